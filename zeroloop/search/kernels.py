@@ -1,0 +1,466 @@
+"""HOT: descend, absorb, advance - arrays in, arrays out, one call per batch. Knows nothing of networks.
+
+The rules of selection are in `puct` and `gumbel`; what they leave open is fixed in docs/search.md.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .. import draws
+from ..compiled import helper, kernel
+from ..games.game import (
+    CHANCE,
+    TERMINAL,
+    apply_action,
+    chance_outcomes,
+    legal_actions,
+    num_players,
+    outcome,
+    outcome_value,
+    to_play,
+)
+from . import gumbel, puct
+from .tree import CACHE_HITS, GUMBEL, OPEN, OVERFLOWS, READY, SIMULATIONS, TERMINALS, WAITING
+
+f32 = np.float32
+_MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))
+_S32 = np.uint64(32)
+_S29 = np.uint64(29)
+
+# What a descent came to.
+RESOLVED = 0
+LEAF_WAITS = 1
+COLLISION = 2
+
+
+@helper
+def state_key(words):
+    """Return a 128-bit hash of a state's words as two uint64, neither of them 0."""
+    a, b = _MIX[0], _MIX[1]
+    for i in range(words.shape[0]):
+        a = (a ^ words[i]) * _MIX[1]
+        a ^= a >> _S32
+        b = (b + words[i]) * _MIX[2]
+        b ^= b >> _S29
+    a = (a ^ (b >> _S32)) * _MIX[0]
+    a ^= a >> _S29
+    b = (b ^ (a >> _S32)) * _MIX[1]
+    b ^= b >> _S32
+    return a | np.uint64(1), b | np.uint64(1)
+
+
+@helper
+def make_node(game, tree, nodes, edges, states, c, legal, chance):
+    """Describe slot c from its state: write node, legal ids and edges; return the number of legal actions.
+
+    The edges are stored only if they and the node fit; the caller sees that in `tree.nodes`.
+    """
+    node = nodes[c]
+    p = to_play(game, states[c])
+    k = 0
+    if p >= 0:
+        k = legal_actions(game, states[c], legal)
+    elif p == CHANCE:
+        k = chance_outcomes(game, states[c], legal, chance)
+    node.to_play = p
+    node.status = OPEN if p >= 0 and k > 1 else READY
+    node.visit_count = 0
+    node.pending = 0
+    node.edge_start = tree.edges
+    node.edge_count = k
+    for seat in range(num_players(game)):
+        node.value[seat] = f32(0)
+        node.value_sum[seat] = f32(0)
+    if c < nodes.shape[0] - 1 and tree.edges + k <= edges.shape[0]:
+        tree.nodes = c + 1
+        tree.edges += k
+        for i in range(k):
+            edge = edges[node.edge_start + i]
+            edge.action = legal[i]
+            edge.child = -1
+            edge.visit_count = 0
+            edge.pending = 0
+            edge.prior = chance[i] if p == CHANCE else f32(1)
+            edge.logit = f32(0)
+            edge.value_sum = f32(0)
+    return k
+
+
+@helper
+def chance_edge(seed, tree, begun, depth, probabilities, count):
+    """Return which of the chance outcomes is drawn."""
+    index = 1024 * begun + depth % 1024
+    u = draws.uniform(seed, draws.SEARCH_CHANCE, tree.game, tree.ply, index)
+    running = 0.0
+    for i in range(count - 1):
+        running += float(probabilities[i])
+        if running > u:
+            return i
+    return count - 1
+
+
+@helper
+def expand(node, edges, logits):
+    """Store an evaluation's logits and their softmax in the node's edges."""
+    start, count = node.edge_start, node.edge_count
+    highest = logits[0]
+    for i in range(1, count):
+        highest = max(highest, logits[i])
+    total = f32(0)
+    for i in range(count):
+        e = f32(math.exp(float(logits[i] - highest)))
+        edges[start + i].logit = logits[i]
+        edges[start + i].prior = e
+        total += e
+    for i in range(count):
+        edges[start + i].prior = edges[start + i].prior / total
+
+
+@helper
+def backup(game, tree, nodes, edges, path, length, leaf, values, pending):
+    """Add the value vector to the leaf (-1: not stored) and to every node and edge of the path."""
+    seats = num_players(game)
+    for d in range(length + 1):
+        n = path[d].node if d < length else leaf
+        if n < 0:
+            continue
+        node = nodes[n]
+        if node.edge_count == 1 and node.visit_count == 0:
+            for seat in range(seats):
+                node.value[seat] = values[seat]
+        node.visit_count += 1
+        node.pending -= pending
+        for seat in range(seats):
+            node.value_sum[seat] += values[seat]
+        if d < length:
+            edge = edges[path[d].edge]
+            edge.visit_count += 1
+            edge.pending -= pending
+            if node.to_play >= 0:
+                edge.value_sum += values[node.to_play]
+
+
+@helper
+def select_edge(game, rule, interior, seed, tree, nodes, edges, root, numbers, n, depth):
+    """Return the edge to follow from a ready, unfinished node."""
+    node = nodes[n]
+    if node.to_play == CHANCE:
+        # The node's edges hold the probabilities; the same draw rule as for states that are not stored.
+        u = draws.uniform(
+            seed, draws.SEARCH_CHANCE, tree.game, tree.ply, 1024 * tree.begun + depth % 1024
+        )
+        running = 0.0
+        for e in range(node.edge_start, node.edge_start + node.edge_count - 1):
+            running += float(edges[e].prior)
+            if running > u:
+                return e
+        return node.edge_start + node.edge_count - 1
+    if node.edge_count == 1:
+        return node.edge_start
+    if n == 0:
+        if rule == GUMBEL:
+            return gumbel.root_action(tree, node, nodes, edges, root, numbers)
+        return puct.root_action(tree, node, edges, root, numbers)
+    if interior == GUMBEL:
+        return gumbel.interior_action(node, nodes, edges, numbers.c_visit, numbers.c_scale)
+    return puct.interior_action(
+        node, edges, numbers.c_puct, numbers.c_puct_base, numbers.fpu_reduction
+    )
+
+
+@helper
+def walk(game, rule, interior, seed, tree, nodes, edges, states, root, numbers, path, legal, chance):
+    """Follow one simulation down; return (leaf node or -1 if not stored, its slot, path length, legal actions or -1).
+
+    The slot holds the leaf's node and state; for a leaf that is not stored it is the scratch slot.
+    """
+    n, length, count = 0, 0, -1  # -1: no new node yet, so `legal` is not filled
+    while True:
+        node = nodes[n]
+        if node.to_play == TERMINAL or node.status != READY:
+            return n, n, length, count
+        e = select_edge(game, rule, interior, seed, tree, nodes, edges, root, numbers, n, length)
+        path[length].node = n
+        path[length].edge = e
+        length += 1
+        child = edges[e].child
+        if child < 0:
+            child = tree.nodes
+            states[child] = states[n]
+            apply_action(game, states[child], edges[e].action)
+            count = make_node(game, tree, nodes, edges, states, child, legal, chance)
+            if tree.nodes == child:
+                count = play_on(game, seed, tree, nodes, edges, states, child, length, count, legal, chance)
+                return -1, child, length, count
+            edges[e].child = child
+        n = child
+
+
+@helper
+def play_on(game, seed, tree, nodes, edges, states, c, depth, count, legal, chance):
+    """Go on from a state that is not stored until it ends or offers a choice; return its legal actions."""
+    while True:
+        p = nodes[c].to_play
+        if p == TERMINAL or (p >= 0 and count > 1):
+            return count
+        pick = 0
+        if p == CHANCE:
+            pick = chance_edge(seed, tree, tree.begun, depth, chance, count)
+        apply_action(game, states[c], legal[pick])
+        depth += 1
+        nodes_before, edges_before = tree.nodes, tree.edges
+        count = make_node(game, tree, nodes, edges, states, c, legal, chance)
+        tree.nodes, tree.edges = nodes_before, edges_before
+
+
+@helper
+def simulate(game, rule, interior, seed, b, t, numbers, cache, words, values, row):
+    """Begin one simulation of tree b, with row for its leaf; return what became of it."""
+    tree, nodes, edges, states = t.trees[b], t.nodes[b], t.edges[b], t.states[b]
+    path, legal = t.paths[row], t.leaf_legal[row]
+    number = numbers[min(tree.ply, numbers.shape[0] - 1)]
+    root_evaluation = nodes[0].status != READY
+    n, slot, length, count = walk(
+        game, rule, interior, seed, tree, nodes, edges, states, t.root[b], number, path, legal, t.chance
+    )
+    leaf = nodes[slot]
+    if leaf.status == WAITING:
+        return COLLISION
+    if leaf.to_play == TERMINAL:
+        end = outcome(game, states[slot])
+        for seat in range(num_players(game)):
+            values[seat] = outcome_value(game, end, seat)
+        t.counters[TERMINALS] += 1
+    else:
+        if count < 0:
+            count = legal_actions(game, states[slot], legal)
+        hit = False
+        if cache.enabled[0] != 0:
+            key_a, key_b = state_key(words[b, slot])
+            entry = int((key_a >> np.uint64(20)) & np.uint64(cache.keys.shape[0] - 1))
+            hit = cache.keys[entry, 0] == key_a and cache.keys[entry, 1] == key_b
+        if not hit:
+            record = t.leaves[row]
+            record.tree, record.node, record.length = b, n, length
+            record.root = 1 if root_evaluation else 0
+            t.leaf_states[row] = states[slot]
+            t.leaf_count[row] = count
+            if n >= 0:
+                leaf.status = WAITING
+                leaf.pending += 1
+            for d in range(length):
+                nodes[path[d].node].pending += 1
+                edges[path[d].edge].pending += 1
+            tree.waiting += 1
+            if not root_evaluation:
+                tree.begun += 1
+                if n < 0:
+                    tree.overflow += 1
+                    t.counters[OVERFLOWS] += 1
+            return LEAF_WAITS
+        t.counters[CACHE_HITS] += 1
+        if n >= 0:
+            expand(leaf, edges, cache.logits[entry])
+            leaf.status = READY
+            for seat in range(num_players(game)):
+                leaf.value[seat] = cache.values[entry, seat]
+        for seat in range(num_players(game)):
+            values[seat] = cache.values[entry, seat]
+    backup(game, tree, nodes, edges, path, length, n, values, 0)
+    if not root_evaluation:
+        tree.begun += 1
+        tree.finished += 1
+        t.counters[SIMULATIONS] += 1
+        if n < 0:
+            tree.overflow += 1
+            t.counters[OVERFLOWS] += 1
+    return RESOLVED
+
+
+@kernel
+def descend(game, rule, interior, seed, t, numbers, cache, words, values, leaves, ids, row):
+    """Let each active tree of `ids` begin simulations until `leaves` of its leaves wait or its budget is begun.
+
+    Args:
+      t: Trees. numbers: NUMBERS [plies]. words: `u8 [B, N, W]`, the trees' states as words.
+      values: `f4 [P]` scratch. row: first free leaf row.
+
+    Returns:
+      The next free leaf row: rows before it wait for an evaluation.
+    """
+    for i in range(ids.shape[0]):
+        b = ids[i]
+        tree = t.trees[b]
+        while tree.active != 0 and tree.waiting < leaves:
+            if t.nodes[b, 0].status == READY and tree.begun >= tree.budget:
+                break
+            what = simulate(game, rule, interior, seed, b, t, numbers, cache, words, values, row)
+            if what == COLLISION:
+                break
+            if what == LEAF_WAITS:
+                row += 1
+    return row
+
+
+@kernel
+def absorb(game, t, cache, words, logits, values, rows):
+    """Back up the evaluations of leaf rows 0..rows-1, in order, and remember them in the cache.
+
+    Args:
+      logits: `f4 [>= rows, L]`, one per legal action in the order of `leaf_legal`.
+      values: `f4 [>= rows, P]`, absolute seats.
+    """
+    for row in range(rows):
+        leaf = t.leaves[row]
+        b = leaf.tree
+        tree, nodes, edges = t.trees[b], t.nodes[b], t.edges[b]
+        value = values[row]
+        if leaf.node >= 0:
+            node = nodes[leaf.node]
+            expand(node, edges, logits[row])
+            node.status = READY
+            for seat in range(num_players(game)):
+                node.value[seat] = value[seat]
+        if cache.enabled[0] != 0:
+            key_a, key_b = state_key(words[row])
+            entry = int((key_a >> np.uint64(20)) & np.uint64(cache.keys.shape[0] - 1))
+            cache.keys[entry, 0] = key_a
+            cache.keys[entry, 1] = key_b
+            for i in range(t.leaf_count[row]):
+                cache.logits[entry, i] = logits[row, i]
+            for seat in range(num_players(game)):
+                cache.values[entry, seat] = value[seat]
+        backup(game, tree, nodes, edges, t.paths[row], leaf.length, leaf.node, value, 1)
+        tree.waiting -= 1
+        if leaf.root == 0:
+            tree.finished += 1
+            t.counters[SIMULATIONS] += 1
+
+
+@kernel
+def plant(game, t, ids, states, games, plies):
+    """Make each tree of `ids` a bare root with the given state and draw key; nothing is searched yet."""
+    for i in range(ids.shape[0]):
+        b = ids[i]
+        tree = t.trees[b]
+        tree.game = games[i]
+        tree.ply = plies[i]
+        tree.nodes = 0
+        tree.edges = 0
+        tree.overflow = 0
+        tree.active = 0
+        tree.waiting = 0
+        t.states[b, 0] = states[i]
+        make_node(game, tree, t.nodes[b], t.edges[b], t.states[b], 0, t.leaf_legal[0], t.chance)
+
+
+@kernel
+def begin(game, rule, seed, t, numbers, ids, budgets, noise):
+    """Begin a search of `budgets[i]` new simulations at each root, with fresh noise where `noise[i]`."""
+    for i in range(ids.shape[0]):
+        b = ids[i]
+        tree, node, root = t.trees[b], t.nodes[b, 0], t.root[b]
+        number = numbers[min(tree.ply, numbers.shape[0] - 1)]
+        tree.budget = budgets[i]
+        tree.begun = 0
+        tree.finished = 0
+        tree.active = 1
+        tree.noise = noise[i]
+        for k in range(node.edge_count):
+            root[k].inherited = t.edges[b, node.edge_start + k].visit_count
+            root[k].noise = f32(0)
+        if noise[i]:
+            if rule == GUMBEL:
+                gumbel.draw_noise(seed, tree, node, root, number)
+            elif number.dirichlet_fraction > f32(0):
+                puct.draw_noise(seed, tree, node, root, number)
+
+
+@kernel
+def advance(game, t, ids, actions, reuse):
+    """Make the child of each action the root, keeping its subtree where `reuse`; `ply` grows by one.
+
+    Nodes and edges keep their order, so every record moves towards the front and none is overwritten early.
+    """
+    for i in range(ids.shape[0]):
+        b = ids[i]
+        tree, nodes, edges, states = t.trees[b], t.nodes[b], t.edges[b], t.states[b]
+        tree.ply += 1
+        tree.active = 0
+        keep = -1
+        if reuse:
+            for e in range(nodes[0].edge_start, nodes[0].edge_start + nodes[0].edge_count):
+                if edges[e].action == actions[i]:
+                    keep = edges[e].child
+        if keep < 0:
+            apply_action(game, states[0], actions[i])
+            tree.nodes = 0
+            tree.edges = 0
+            make_node(game, tree, nodes, edges, states, 0, t.leaf_legal[0], t.chance)
+        else:
+            keep_subtree(tree, nodes, edges, states, t.scratch, keep)
+
+
+@helper
+def keep_subtree(tree, nodes, edges, states, remap, keep):
+    """Move the subtree under node `keep` to the front of the pools."""
+    for n in range(keep, tree.nodes):
+        remap[n] = -1
+    remap[keep] = 0
+    n_nodes, n_edges = 0, 0
+    for n in range(keep, tree.nodes):
+        if remap[n] < 0:
+            continue
+        start = nodes[n].edge_start
+        target = n_nodes
+        n_nodes += 1
+        remap[n] = target
+        if target != n:
+            nodes[target] = nodes[n]
+            states[target] = states[n]
+        nodes[target].edge_start = n_edges
+        for e in range(start, start + nodes[target].edge_count):
+            if n_edges != e:
+                edges[n_edges] = edges[e]
+            if edges[n_edges].child >= 0:
+                remap[edges[n_edges].child] = 0  # kept: its place is given when its turn comes
+            n_edges += 1
+    for e in range(n_edges):
+        if edges[e].child >= 0:
+            edges[e].child = remap[edges[e].child]
+    tree.nodes = n_nodes
+    tree.edges = n_edges
+
+
+@kernel
+def results(game, rule, seed, t, numbers, ids, temperatures, actions, targets, root_values):
+    """Say what each finished search learnt: action id, policy target per root edge, value per seat.
+
+    Args:
+      temperatures: `f8 [n]`, for the PUCT rule's action. actions: `i4 [n]` out.
+      targets: `f4 [n, L]` out, in edge order. root_values: `f4 [n, P]` out.
+    """
+    for i in range(ids.shape[0]):
+        b = ids[i]
+        tree, nodes, edges, root = t.trees[b], t.nodes[b], t.edges[b], t.root[b]
+        node = nodes[0]
+        number = numbers[min(tree.ply, numbers.shape[0] - 1)]
+        start, count = node.edge_start, node.edge_count
+        target = targets[i]
+        if rule == GUMBEL:
+            gumbel.policy_target(node, nodes, edges, root, number, target)
+            best = gumbel.final_action(node, nodes, edges, root, number)
+            actions[i] = edges[best].action
+            for seat in range(num_players(game)):
+                root_values[i, seat] = gumbel.root_value(node, nodes, edges, target, seat)
+        else:
+            total = puct.pruned_visits(tree, node, edges, root, number, target)
+            pick = puct.temperature_action(seed, tree, target, count, temperatures[i])
+            actions[i] = edges[start + pick].action
+            for k in range(count):
+                target[k] = target[k] / total
+            for seat in range(num_players(game)):
+                root_values[i, seat] = f32(node.value_sum[seat]) / f32(node.visit_count)
