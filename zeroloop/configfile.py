@@ -30,6 +30,8 @@ from zeroloop.errors import ConfigError
 from zeroloop.schedule import Schedule
 
 T = TypeVar("T")
+Scalar = int | float | str | bool
+"""Any single value, for a field whose type only its reader knows."""
 
 ENVIRONMENT_PREFIX = "ZEROLOOP_"
 _CLOSE_ENOUGH = 0.6
@@ -41,6 +43,7 @@ _EXPECTED: dict[Any, str] = {
     float: "a finite number",
     str: "a string",
     Schedule: "a number or a schedule",
+    Scalar: "a number, a string, true or false",
 }
 
 
@@ -482,7 +485,7 @@ def _scalar(kind: Any, item: Marked, path: str) -> Any:
                 return float(value)
         except (ValueError, OverflowError):
             pass
-    elif type(value) is inner:
+    elif type(value) is inner or (inner == Scalar and isinstance(value, int | float | str)):
         return value
     raise _mismatch(item, path, kind)
 

@@ -24,7 +24,6 @@ from .tree import (
     NUMBERS,
     OVERFLOWS,
     PUCT,
-    READY,
     RULES,
     SIMULATIONS,
     TERMINALS,
@@ -150,6 +149,7 @@ class Forest:
         self.cache: Cache = make_cache(game, cache_entries)
         self.numbers = make_numbers() if numbers is None else numbers
         self.all = np.arange(trees, dtype=np.int32)
+        self._done = np.zeros(trees, np.int32)
         self.rows = 0
         words = game.state_dtype.itemsize // 8
         self._words = self.trees.states.view(np.uint64).reshape(trees, -1, words)
@@ -225,12 +225,8 @@ class Forest:
         self.rows = 0
 
     def done(self) -> Array:
-        """Return `i4 [k]`: the trees whose search is finished."""
-        t = self.trees.trees
-        ready = self.trees.nodes[:, 0]["status"] == READY
-        return self.all[
-            (t["active"] != 0) & (t["finished"] >= t["budget"]) & (t["waiting"] == 0) & ready
-        ]
+        """Return `i4 [k]`: the trees whose search is finished; a view that holds until the next call."""
+        return self._done[: kernels.finished(self.trees, self._done)]
 
     def advance(self, ids: Array, actions: Array, reuse: bool) -> None:
         """Play `i4 [n]` actions or chance outcomes at the roots, keeping the subtrees where `reuse`."""

@@ -340,21 +340,54 @@ def absorb(game, t, cache, words, logits, values, rows):
             t.counters[SIMULATIONS] += 1
 
 
+@helper
+def plant_tree(game, tree, nodes, edges, states, legal, chance, key, ply):
+    """Make the state in slot 0 a bare root."""
+    tree.game = key
+    tree.ply = ply
+    tree.nodes = 0
+    tree.edges = 0
+    tree.overflow = 0
+    tree.active = 0
+    tree.waiting = 0
+    make_node(game, tree, nodes, edges, states, 0, legal, chance)
+
+
 @kernel
 def plant(game, t, ids, states, games, plies):
     """Make each tree of `ids` a bare root with the given state and draw key; nothing is searched yet."""
     for i in range(ids.shape[0]):
         b = ids[i]
-        tree = t.trees[b]
-        tree.game = games[i]
-        tree.ply = plies[i]
-        tree.nodes = 0
-        tree.edges = 0
-        tree.overflow = 0
-        tree.active = 0
-        tree.waiting = 0
         t.states[b, 0] = states[i]
-        make_node(game, tree, t.nodes[b], t.edges[b], t.states[b], 0, t.leaf_legal[0], t.chance)
+        plant_tree(
+            game,
+            t.trees[b],
+            t.nodes[b],
+            t.edges[b],
+            t.states[b],
+            t.legal,
+            t.chance,
+            games[i],
+            plies[i],
+        )
+
+
+@helper
+def begin_tree(rule, seed, tree, node, edges, root, number, budget, noise):
+    """Begin a search at one root."""
+    tree.budget = budget
+    tree.begun = 0
+    tree.finished = 0
+    tree.active = 1
+    tree.noise = noise
+    for k in range(node.edge_count):
+        root[k].inherited = edges[node.edge_start + k].visit_count
+        root[k].noise = f32(0)
+    if noise:
+        if rule == GUMBEL:
+            gumbel.draw_noise(seed, tree, node, root, number)
+        elif number.dirichlet_fraction > f32(0):
+            puct.draw_noise(seed, tree, node, root, number)
 
 
 @kernel
@@ -362,51 +395,55 @@ def begin(game, rule, seed, t, numbers, ids, budgets, noise):
     """Begin a search of `budgets[i]` new simulations at each root, with fresh noise where `noise[i]`."""
     for i in range(ids.shape[0]):
         b = ids[i]
-        tree, node, root = t.trees[b], t.nodes[b, 0], t.root[b]
+        tree = t.trees[b]
         number = numbers[min(tree.ply, numbers.shape[0] - 1)]
-        tree.budget = budgets[i]
-        tree.begun = 0
-        tree.finished = 0
-        tree.active = 1
-        tree.noise = noise[i]
-        for k in range(node.edge_count):
-            root[k].inherited = t.edges[b, node.edge_start + k].visit_count
-            root[k].noise = f32(0)
-        if noise[i]:
-            if rule == GUMBEL:
-                gumbel.draw_noise(seed, tree, node, root, number)
-            elif number.dirichlet_fraction > f32(0):
-                puct.draw_noise(seed, tree, node, root, number)
+        begin_tree(rule, seed, tree, t.nodes[b, 0], t.edges[b], t.root[b], number, budgets[i], noise[i])
+
+
+@helper
+def advance_tree(game, tree, nodes, edges, states, remap, legal, chance, action, reuse):
+    """Play an action or chance outcome at the root of one tree."""
+    tree.ply += 1
+    tree.active = 0
+    keep = -1
+    if reuse:
+        for e in range(nodes[0].edge_start, nodes[0].edge_start + nodes[0].edge_count):
+            if edges[e].action == action:
+                keep = edges[e].child
+    if keep < 0:
+        apply_action(game, states[0], action)
+        tree.nodes = 0
+        tree.edges = 0
+        make_node(game, tree, nodes, edges, states, 0, legal, chance)
+    else:
+        keep_subtree(tree, nodes, edges, states, remap, keep)
 
 
 @kernel
 def advance(game, t, ids, actions, reuse):
-    """Make the child of each action the root, keeping its subtree where `reuse`; `ply` grows by one.
-
-    Nodes and edges keep their order, so every record moves towards the front and none is overwritten early.
-    """
+    """Make the child of each action the root, keeping its subtree where `reuse`; `ply` grows by one."""
     for i in range(ids.shape[0]):
         b = ids[i]
-        tree, nodes, edges, states = t.trees[b], t.nodes[b], t.edges[b], t.states[b]
-        tree.ply += 1
-        tree.active = 0
-        keep = -1
-        if reuse:
-            for e in range(nodes[0].edge_start, nodes[0].edge_start + nodes[0].edge_count):
-                if edges[e].action == actions[i]:
-                    keep = edges[e].child
-        if keep < 0:
-            apply_action(game, states[0], actions[i])
-            tree.nodes = 0
-            tree.edges = 0
-            make_node(game, tree, nodes, edges, states, 0, t.leaf_legal[0], t.chance)
-        else:
-            keep_subtree(tree, nodes, edges, states, t.scratch, keep)
+        advance_tree(
+            game,
+            t.trees[b],
+            t.nodes[b],
+            t.edges[b],
+            t.states[b],
+            t.scratch,
+            t.legal,
+            t.chance,
+            actions[i],
+            reuse,
+        )
 
 
 @helper
 def keep_subtree(tree, nodes, edges, states, remap, keep):
-    """Move the subtree under node `keep` to the front of the pools."""
+    """Move the subtree under node `keep` to the front of the pools.
+
+    Nodes and edges keep their order, so every record moves forward and none is overwritten early.
+    """
     for n in range(keep, tree.nodes):
         remap[n] = -1
     remap[keep] = 0
@@ -435,6 +472,24 @@ def keep_subtree(tree, nodes, edges, states, remap, keep):
     tree.edges = n_edges
 
 
+@helper
+def tree_result(game, rule, seed, tree, nodes, edges, root, number, temperature, target, values):
+    """Write one finished search's policy target (per root edge) and root value; return the edge to play."""
+    node = nodes[0]
+    if rule == GUMBEL:
+        gumbel.policy_target(node, nodes, edges, root, number, target)
+        for seat in range(num_players(game)):
+            values[seat] = gumbel.root_value(node, nodes, edges, target, seat)
+        return gumbel.final_action(node, nodes, edges, root, number)
+    total = puct.pruned_visits(tree, node, edges, root, number, target)
+    pick = puct.temperature_action(seed, tree, target, node.edge_count, temperature)
+    for k in range(node.edge_count):
+        target[k] = target[k] / total
+    for seat in range(num_players(game)):
+        values[seat] = f32(node.value_sum[seat]) / f32(node.visit_count)
+    return node.edge_start + pick
+
+
 @kernel
 def results(game, rule, seed, t, numbers, ids, temperatures, actions, targets, root_values):
     """Say what each finished search learnt: action id, policy target per root edge, value per seat.
@@ -445,22 +500,32 @@ def results(game, rule, seed, t, numbers, ids, temperatures, actions, targets, r
     """
     for i in range(ids.shape[0]):
         b = ids[i]
-        tree, nodes, edges, root = t.trees[b], t.nodes[b], t.edges[b], t.root[b]
-        node = nodes[0]
+        tree, edges = t.trees[b], t.edges[b]
         number = numbers[min(tree.ply, numbers.shape[0] - 1)]
-        start, count = node.edge_start, node.edge_count
-        target = targets[i]
-        if rule == GUMBEL:
-            gumbel.policy_target(node, nodes, edges, root, number, target)
-            best = gumbel.final_action(node, nodes, edges, root, number)
-            actions[i] = edges[best].action
-            for seat in range(num_players(game)):
-                root_values[i, seat] = gumbel.root_value(node, nodes, edges, target, seat)
-        else:
-            total = puct.pruned_visits(tree, node, edges, root, number, target)
-            pick = puct.temperature_action(seed, tree, target, count, temperatures[i])
-            actions[i] = edges[start + pick].action
-            for k in range(count):
-                target[k] = target[k] / total
-            for seat in range(num_players(game)):
-                root_values[i, seat] = f32(node.value_sum[seat]) / f32(node.visit_count)
+        best = tree_result(
+            game,
+            rule,
+            seed,
+            tree,
+            t.nodes[b],
+            edges,
+            t.root[b],
+            number,
+            temperatures[i],
+            targets[i],
+            root_values[i],
+        )
+        actions[i] = edges[best].action
+
+
+@kernel
+def finished(t, out):
+    """Write the trees whose search is finished to `out` (`i4 [B]`) and return how many."""
+    k = 0
+    for b in range(t.trees.shape[0]):
+        tree = t.trees[b]
+        if tree.active != 0 and tree.waiting == 0 and tree.finished >= tree.budget:
+            if t.nodes[b, 0].status == READY:
+                out[k] = b
+                k += 1
+    return k

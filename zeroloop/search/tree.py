@@ -115,7 +115,9 @@ class Trees(NamedTuple):
     leaf_states: Array  # state_dtype [B * K]
     leaf_legal: Array  # i4 [B * K, L]
     leaf_count: Array  # i4 [B * K], legal actions of each leaf
-    scratch: Array  # i4 [S], remap tables of `advance` and chance ids
+    legal: Array  # i4 [L], scratch for ids of roots
+    scratch: Array  # i4 [N], remap table of `advance`
+    result: Array  # f4 [P], scratch for a root value
     chance: Array  # f4 [max_chance], probabilities while a chance node is made
     counters: Array  # i8 [COUNTERS]
 
@@ -149,7 +151,9 @@ def make_trees(game: Game, trees: int, max_nodes: int, max_edges: int, leaves: i
         np.zeros(rows, game.state_dtype),
         np.zeros((rows, width), np.int32),
         np.zeros(rows, np.int32),
+        np.zeros(width, np.int32),
         np.zeros(slots, np.int32),
+        np.zeros(game.num_players, np.float32),
         np.zeros(max(game.max_chance, 1), np.float32),
         np.zeros(COUNTERS, np.int64),
     )

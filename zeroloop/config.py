@@ -1,0 +1,379 @@
+"""The configuration: one typed tree, a branch per stage of the loop, defaults that train Connect Four.
+
+Each field is followed by its meaning; `zeroloop config show` prints them. How files, environment and
+`--set` become this tree is `configfile`'s business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .configfile import Scalar
+from .errors import ConfigError
+from .schedule import Schedule
+
+
+def _number(value: float) -> Schedule:
+    return Schedule.constant(value)
+
+
+def _within(name: str, value: float, low: float, high: float, note: str = "") -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name} is {value}; it must lie in {low}..{high}{note}.")
+
+
+def _at_least(name: str, value: float, low: float) -> None:
+    if value < low:
+        raise ConfigError(f"{name} is {value}; it must be at least {low}.")
+
+
+def _scheduled(name: str, value: Schedule, low: float, high: float = 1e9) -> None:
+    if value.minimum < low or value.maximum > high:
+        raise ConfigError(
+            f"{name} runs from {value.minimum} to {value.maximum}; it must stay in {low}..{high}."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GameConfig:
+    """Which game is played."""
+
+    name: str = "connect4"
+    """A built-in game, an installed one, or the path of a .py file."""
+    options: dict[str, Scalar] = field(default_factory=dict)
+    """Options that the game takes, such as a board size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """The network's shape; part of a model's hash."""
+
+    kind: Literal["residual", "mlp"] = "residual"
+    """Tower: residual convolutions for boards, residual MLP for vectors."""
+    blocks: int = 4
+    """Residual blocks."""
+    channels: int = 64
+    """Channels of a convolution, or width of the MLP."""
+    norm: Literal["none", "batch"] = "none"
+    """Normalisation; none trains faster and sees no difference between training and play."""
+    squeeze_excitation: bool = False
+    """Scale each block's channels by a gate over the whole board (Hu et al. 2018)."""
+    global_pooling: bool = False
+    """Add board-wide mean and maximum to every second block (KataGo 2019)."""
+    policy_channels: int = 16
+    """Channels of the policy head before its linear layer."""
+    value_channels: int = 8
+    """Channels of the value head before its hidden layer."""
+    value_hidden: int = 64
+    """Width of the value head's hidden layer."""
+    heads: tuple[Literal["reply"], ...] = ()
+    """Heads beside policy and value: `reply` predicts the next ply's policy (KataGo 2019); search never reads them."""
+
+    def __post_init__(self) -> None:
+        for name in ("blocks", "channels", "policy_channels", "value_channels", "value_hidden"):
+            _at_least(f"network.{name}", getattr(self, name), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """How a position is searched; docs/search.md gives each number's formula. Numbers may be schedules."""
+
+    rule: Literal["puct", "gumbel"] = "gumbel"
+    """AlphaZero's PUCT or Gumbel AlphaZero."""
+    interior: Literal["puct", "gumbel"] = "puct"
+    """Selection below the root; `gumbel` is the improved-policy rule (Danihelka et al. 2022, equation 14)."""
+    simulations: Schedule = _number(32)
+    """New simulations of a full search."""
+    c_puct: Schedule = _number(1.5)
+    """Exploration constant."""
+    c_puct_base: Schedule = _number(0)
+    """Base of AlphaZero's logarithmic growth of c_puct (19652 in the paper); 0: no growth."""
+    fpu_reduction: Schedule = _number(0.2)
+    """An unvisited edge is worth its parent's mean minus this."""
+    root_fpu_reduction: Schedule = _number(0)
+    """The same at the root."""
+    dirichlet_total: Schedule = _number(10)
+    """PUCT root noise: alpha is this divided by the number of legal actions."""
+    dirichlet_fraction: Schedule = _number(0.25)
+    """PUCT root noise: its share of the prior."""
+    forced_playouts: Schedule = _number(2)
+    """PUCT: each visited root edge gets sqrt(this x prior x visits) at least, pruned from the target; 0: off."""
+    gumbel_actions: Schedule = _number(16)
+    """Gumbel: root actions considered."""
+    gumbel_scale: Schedule = _number(1)
+    """Gumbel: scale of the noise in self-play; 0 plays the best action."""
+    c_visit: Schedule = _number(50)
+    """Gumbel: visits added to the scale of Q."""
+    c_scale: Schedule = _number(0.5)
+    """Gumbel: scale of Q, itself mapped to 0..1."""
+    tree_reuse: bool = False
+    """Keep the subtree of the move played."""
+    max_nodes: int = 0
+    """Nodes a tree may store; 0: what the budget needs. A full tree goes on without new nodes and counts it."""
+
+    def __post_init__(self) -> None:
+        _scheduled("search.simulations", self.simulations, 1, 1_000_000)
+        _scheduled("search.dirichlet_fraction", self.dirichlet_fraction, 0, 1)
+        _scheduled("search.gumbel_actions", self.gumbel_actions, 1)
+        for name in ("c_puct", "c_puct_base", "gumbel_scale", "c_visit", "c_scale", "forced_playouts"):
+            _scheduled(f"search.{name}", getattr(self, name), 0)
+        _at_least("search.max_nodes", self.max_nodes, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpponentConfig:
+    """A player that takes one seat in a share of the self-play games."""
+
+    player: str = "random"
+    """`past` (an earlier model of this run), `policy` (the newest model without search), `random`, `heuristic`, `minimax:D`, `mcts:N`."""
+    share: float = 0.0
+    """Share of games with this player in one seat, 0..1."""
+
+    def __post_init__(self) -> None:
+        _within("selfplay.opponents.share", self.share, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfPlayConfig:
+    """How games are made. Numbers may be schedules."""
+
+    games: int = 256
+    """Games in flight per thread; also the network's batch."""
+    threads: int = 0
+    """Search threads; 0: one per core."""
+    temperature: Schedule = field(
+        default_factory=lambda: Schedule.from_plain({"over": "ply", "at": {0: 1.0, 12: 0.0}})
+    )
+    """PUCT: temperature of the move played (Gumbel plays its own choice)."""
+    full_search_fraction: Schedule = _number(1)
+    """Share of moves searched in full; the rest are cheap and train no policy (playout cap, KataGo 2019)."""
+    cheap_simulations: Schedule = _number(8)
+    """Simulations of a cheap search."""
+    random_opening_share: Schedule = _number(0.5)
+    """Share of games that begin with uniformly random plies, which are not recorded."""
+    random_opening_plies: Schedule = _number(16)
+    """Random plies: uniform over 1..this."""
+    opponents: tuple[OpponentConfig, ...] = ()
+    """Players that take one seat in a share of the games; by default the newest model sits everywhere."""
+    cache_megabytes: int = 32
+    """Evaluation cache per thread; 0: off."""
+
+    def __post_init__(self) -> None:
+        _at_least("selfplay.games", self.games, 1)
+        _at_least("selfplay.threads", self.threads, 0)
+        _at_least("selfplay.cache_megabytes", self.cache_megabytes, 0)
+        _scheduled("selfplay.temperature", self.temperature, 0)
+        for name in ("full_search_fraction", "random_opening_share"):
+            _scheduled(f"selfplay.{name}", getattr(self, name), 0, 1)
+        _scheduled("selfplay.cheap_simulations", self.cheap_simulations, 1)
+        if sum(o.share for o in self.opponents) > 1:
+            raise ConfigError("selfplay.opponents: the shares add up to more than 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayConfig:
+    """Which positions are learnt from, and how often each."""
+
+    window_min: int = 30_000
+    """Positions in the window before it may shrink to a fraction of all."""
+    window_max: int = 400_000
+    """Positions in the window at most."""
+    window_fraction: float = 0.5
+    """The window grows with the run: this share of all positions."""
+    surprise_weight: float = 0.0
+    """0: uniform sampling; 1: by surprise alone; between: a blend."""
+    surprise: Literal["policy", "outcome"] = "policy"
+    """KL of the policy target from the prior, or |root value - outcome|."""
+    correction_exponent: float = 0.0
+    """Importance correction of the blend: 0 none, 1 full. Outcome surprise needs 1: it selects on luck."""
+    symmetries: bool = True
+    """Observe each sampled state under a random symmetry."""
+    sources: dict[str, float] = field(default_factory=dict)
+    """Weight per source of episodes (1 where unnamed, 0 leaves it out)."""
+
+    def __post_init__(self) -> None:
+        _at_least("replay.window_min", self.window_min, 1)
+        _at_least("replay.window_max", self.window_max, self.window_min)
+        for name in ("window_fraction", "surprise_weight", "correction_exponent"):
+            _within(f"replay.{name}", getattr(self, name), 0, 1)
+        if self.surprise == "outcome" and self.surprise_weight > 0 and self.correction_exponent < 1:
+            raise ConfigError(
+                f"replay.correction_exponent is {self.correction_exponent} with outcome surprise; it must be 1, "
+                "because selecting on the outcome biases the value target."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnConfig:
+    """How batches become a model."""
+
+    batch_size: int = 512
+    """Positions per optimiser step."""
+    accumulate: int = 1
+    """Gradient accumulation: the batch is computed in this many parts."""
+    reuse: float = 3.0
+    """Train-to-data ratio: times each position is sampled on average. The limiter never exceeds it."""
+    learning_rate: float = 2e-3
+    """Peak learning rate of AdamW."""
+    schedule: Literal["constant", "step", "cosine", "linear"] = "linear"
+    """Learning rate over the run, after the warm-up."""
+    decay_from: float = 0.7
+    """Progress of the run at which `linear`, `cosine` and `step` begin to decay."""
+    final_rate: float = 0.1
+    """Learning rate at the end, as a share of the peak."""
+    warmup_steps: int = 100
+    """Steps of linear warm-up."""
+    weight_decay: float = 1e-2
+    """Decoupled L2 penalty on weight matrices."""
+    clip_norm: float = 0.0
+    """Gradient norm bound; 0: none."""
+    ema: float = 0.995
+    """Decay of the exponential moving average of weights, which plays."""
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    """Autocast precision; fp16 uses a loss scaler and needs a GPU."""
+    value_loss: Literal["cross_entropy", "mse"] = "cross_entropy"
+    """Loss of the value head: over outcomes, or of the expected points."""
+    head_weights: dict[str, float] = field(default_factory=dict)
+    """Weight of each head's loss; 1 for policy and value, 0.15 for others, where unnamed."""
+    root_value_weight: float = 0.5
+    """Share of the search's root value in the value target; the rest is the game's outcome."""
+    threads: int = 0
+    """Threads that each compute a part of the batch; 0: one per core."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "accumulate"):
+            _at_least(f"learn.{name}", getattr(self, name), 1)
+        for name in ("reuse", "learning_rate", "weight_decay", "clip_norm", "warmup_steps", "threads"):
+            _at_least(f"learn.{name}", getattr(self, name), 0)
+        for name in ("decay_from", "final_rate", "ema", "root_value_weight"):
+            _within(f"learn.{name}", getattr(self, name), 0, 1)
+        if self.batch_size % self.accumulate:
+            raise ConfigError(
+                f"learn.accumulate is {self.accumulate}; it must divide learn.batch_size = {self.batch_size}."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchConfig:
+    """How two players are compared."""
+
+    opening_plies: int = 4
+    """Random plies before the players take over, at most; short openings first, all of them distinct."""
+    simulations: int = 64
+    """Simulations of a searching player that names none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """When and against whom a candidate is measured while training."""
+
+    every_positions: int = 150_000
+    """New positions between evaluations."""
+    max_share: float = 0.15
+    """Share of the wall time that evaluation may take; not read in deterministic runs."""
+    opponents: dict[str, int] = field(default_factory=lambda: {"random": 20, "minimax:3": 40})
+    """Fixed opponents, with the number of games against each."""
+    positions: int = 400
+    """Seeded positions that a solver has judged, for live accuracy, where the game has a solver; 0: none."""
+
+    def __post_init__(self) -> None:
+        _at_least("evaluate.every_positions", self.every_positions, 1)
+        _within("evaluate.max_share", self.max_share, 0, 1)
+        for player, games in self.opponents.items():
+            if games < 2:
+                raise ConfigError(f"evaluate.opponents.{player} is {games}; it must be at least 2 games.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromoteConfig:
+    """When a candidate becomes the champion."""
+
+    mode: Literal["gate", "always"] = "always"
+    """Self-play uses the champion (`gate`) or the newest model (`always`); the champion needs evidence in both."""
+    elo0: float = 0.0
+    """SPRT: the candidate is no better than this many Elo above the champion."""
+    elo1: float = 35.0
+    """SPRT: it is at least this much better."""
+    alpha: float = 0.05
+    """Chance of promoting a candidate at elo0."""
+    beta: float = 0.05
+    """Chance of refusing a candidate at elo1."""
+    max_pairs: int = 200
+    """Pairs of games at most; undecided then means not promoted."""
+    floors: dict[str, float] = field(default_factory=lambda: {"random": 0.85})
+    """Least score (0..1) against fixed opponents of `evaluate.opponents`."""
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "beta"):
+            _within(f"promote.{name}", getattr(self, name), 0.001, 0.5)
+        if self.elo1 <= self.elo0:
+            raise ConfigError(f"promote.elo1 is {self.elo1}; it must be above promote.elo0 = {self.elo0}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetConfig:
+    """How long to train; whichever comes first."""
+
+    positions: int = 2_000_000
+    """New self-play positions."""
+    minutes: float = 0.0
+    """Wall-clock minutes over all sessions of the run; 0: no limit. Not allowed in deterministic runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The run as a whole."""
+
+    seed: int = 1
+    """Seed of every random draw."""
+    deterministic: bool = False
+    """Bit-identical resume on the same machine: counts positions, reads no clock, one padded batch size."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where networks run; auto picks and says what it picked."""
+    backend: Literal["auto", "openvino", "torch"] = "auto"
+    """Inference: OpenVINO on CPU where it is installed, else torch."""
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Inference precision; auto: bf16 where the processor has it, else fp32."""
+    iteration_positions: int = 8_000
+    """New positions between learning phases, at most; early iterations are shorter."""
+    checkpoint_iterations: int = 10
+    """Iterations between checkpoints."""
+    keep_checkpoints: int = 2
+    """Checkpoints kept."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"run.seed is {self.seed}; it must lie in 0..2^63-1.")
+        for name in ("iteration_positions", "checkpoint_iterations", "keep_checkpoints"):
+            _at_least(f"run.{name}", getattr(self, name), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The whole tree."""
+
+    game: GameConfig = field(default_factory=GameConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    selfplay: SelfPlayConfig = field(default_factory=SelfPlayConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    learn: LearnConfig = field(default_factory=LearnConfig)
+    match: MatchConfig = field(default_factory=MatchConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    promote: PromoteConfig = field(default_factory=PromoteConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        if self.run.deterministic and self.budget.minutes > 0:
+            raise ConfigError(
+                f"budget.minutes is {self.budget.minutes} in a deterministic run, which reads no clock; "
+                "set budget.minutes=0 and give budget.positions."
+            )
+        for player in self.promote.floors:
+            if player not in self.evaluate.opponents:
+                raise ConfigError(
+                    f"promote.floors names '{player}', which is not among evaluate.opponents "
+                    f"({', '.join(self.evaluate.opponents) or 'none'}); add it there."
+                )

@@ -1,0 +1,164 @@
+"""Episode: one finished game as arrays and as bytes. Knows its own format and nothing of stores.
+
+Bytes: magic `ZLEP`, format version `u16`, header length `u32`, header as JSON, then the arrays in the
+order of `_ARRAYS`, little-endian, without gaps. No pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import StoreError
+from .games.game import Game
+
+FORMAT = 1
+MAGIC = b"ZLEP"
+_HEAD = struct.Struct("<4sHI")
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One game; T plies, P seats, chance and forced plies included with weight 0.
+
+    `policy_ids[offsets[t]:offsets[t+1]]` are the actions of ply t with a target above 6e-5 and
+    `policy_probs` their probabilities; a ply without a target has none.
+    """
+
+    game: str
+    rules_identity: str
+    observation_version: int
+    seed: int
+    game_id: int
+    """Unique in its run: the key of all its random draws."""
+    source: str
+    """Where the episode comes from: `selfplay`, or `selfplay:PLAYER` with an opponent in a seat."""
+    seats: tuple[str, ...]
+    """Model hash or player name of each seat."""
+    outcome: int
+    """Row of the game's outcome table; -1 where the game was truncated."""
+    final_value: Array
+    """`f4 [P]`: points over the scale at the end; of a truncated game the last root value."""
+    states: Array
+    """`state_dtype [T]`, before each ply."""
+    action: Array
+    """`i4 [T]`."""
+    to_play: Array
+    """`i1 [T]`."""
+    policy_weight: Array
+    """`f4 [T]`: 0 for cheap searches and for players without a target."""
+    value_weight: Array
+    """`f4 [T]`."""
+    simulations: Array
+    """`i4 [T]`."""
+    root_value: Array
+    """`f4 [T, P]`: of the search; 0 where none was made."""
+    surprise: Array
+    """`f4 [T]`: KL of the policy target from the prior."""
+    offsets: Array
+    """`i4 [T + 1]`."""
+    policy_ids: Array
+    """`i4 [offsets[T]]`."""
+    policy_probs: Array
+    """`f2 [offsets[T]]`."""
+
+    @property
+    def plies(self) -> int:
+        """T."""
+        return len(self.action)
+
+    @property
+    def truncated(self) -> bool:
+        """True where the game was cut at `max_plies` and has no outcome."""
+        return self.outcome < 0
+
+    @property
+    def positions(self) -> int:
+        """Plies that something can be learnt from."""
+        return int(np.count_nonzero((self.policy_weight > 0) | (self.value_weight > 0)))
+
+    def to_bytes(self) -> bytes:
+        """Return the episode in the format of this module's page."""
+        header = {
+            "game": self.game,
+            "rules_identity": self.rules_identity,
+            "observation_version": self.observation_version,
+            "seed": self.seed,
+            "game_id": self.game_id,
+            "source": self.source,
+            "seats": list(self.seats),
+            "outcome": self.outcome,
+            "plies": self.plies,
+            "policy_entries": len(self.policy_ids),
+        }
+        text = json.dumps(header, separators=(",", ":")).encode()
+        parts = [_HEAD.pack(MAGIC, FORMAT, len(text)), text]
+        for name, dtype, _ in _ARRAYS:
+            array = getattr(self, name)
+            parts.append(np.ascontiguousarray(array, dtype or array.dtype).tobytes())
+        return b"".join(parts)
+
+    @staticmethod
+    def from_bytes(data: bytes, game: Game) -> Episode:
+        """Read an episode of this game.
+
+        Raises:
+          StoreError: not an episode, a newer format, another game, or a wrong length.
+        """
+        if len(data) < _HEAD.size or data[:4] != MAGIC:
+            raise StoreError(f"these {len(data)} bytes are not an episode: they do not begin with ZLEP.")
+        _, version, length = _HEAD.unpack_from(data)
+        if version != FORMAT:
+            raise StoreError(f"an episode has format {version}; this zeroloop reads format {FORMAT}.")
+        try:
+            header = json.loads(data[_HEAD.size : _HEAD.size + length])
+        except ValueError as error:
+            raise StoreError("an episode's header is damaged.") from error
+        if header["game"] != game.id:
+            raise StoreError(f"an episode of {header['game']} was given to a run of {game.id}.")
+        sizes = {"T": header["plies"], "T+1": header["plies"] + 1, "N": header["policy_entries"], "1": 1}
+        arrays, at = {}, _HEAD.size + length
+        for name, dtype, shape in _ARRAYS:
+            kind = np.dtype(dtype) if dtype else game.state_dtype
+            dims = [game.num_players if d == "P" else sizes[d] for d in shape]
+            size = kind.itemsize * int(np.prod(dims))
+            if at + size > len(data):
+                raise StoreError(f"an episode is cut short in its array '{name}'.")
+            arrays[name] = np.frombuffer(data, kind, int(np.prod(dims)), at).reshape(dims)
+            at += size
+        if at != len(data):
+            raise StoreError(f"an episode has {len(data) - at} bytes too many.")
+        return Episode(
+            game=header["game"],
+            rules_identity=header["rules_identity"],
+            observation_version=header["observation_version"],
+            seed=header["seed"],
+            game_id=header["game_id"],
+            source=header["source"],
+            seats=tuple(header["seats"]),
+            outcome=header["outcome"],
+            **arrays,
+        )
+
+
+_ARRAYS: tuple[tuple[str, str | None, tuple[str, ...]], ...] = (
+    ("final_value", "<f4", ("P",)),
+    ("states", None, ("T",)),
+    ("action", "<i4", ("T",)),
+    ("to_play", "i1", ("T",)),
+    ("policy_weight", "<f4", ("T",)),
+    ("value_weight", "<f4", ("T",)),
+    ("simulations", "<i4", ("T",)),
+    ("root_value", "<f4", ("T", "P")),
+    ("surprise", "<f4", ("T",)),
+    ("offsets", "<i4", ("T+1",)),
+    ("policy_ids", "<i4", ("N",)),
+    ("policy_probs", "<f2", ("N",)),
+)

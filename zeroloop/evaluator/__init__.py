@@ -1,0 +1,148 @@
+"""Evaluators: states in; one logit per legal action and a value per seat out. The only seat rotation.
+
+A backend runs a network on arrays; `NetworkEvaluator` observes states for it and rotates its values
+from "seat to move first" to absolute seats. Knows nothing of trees.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..compiled import helper, kernel
+from ..errors import BackendError
+from ..games.game import Game, num_players, observe, to_play
+from ..search.forest import Evaluation, Leaves
+
+Floats = npt.NDArray[np.float32]
+
+
+class Output(NamedTuple):
+    """What a backend gives for a batch; views that hold until its next run."""
+
+    logits: Floats
+    """`f4 [n, A]` per action id, or `f4 [n, L]` where the backend gathered legal ids itself."""
+    values: Floats
+    """`f4 [n, P]`: expected points over the scale, seat to move first."""
+
+
+class Backend(Protocol):
+    """A network compiled for one device, precision and batch size."""
+
+    name: str
+    """Such as `openvino-bf16`."""
+    batch: int
+    gathers: bool
+    """True where `logits` come back gathered per legal id."""
+
+    def submit(self, planes: Floats, global_facts: Floats, legal: npt.NDArray[np.int32]) -> Any:
+        """Start a batch of exactly `batch` rows and give a ticket."""
+
+    def result(self, ticket: Any) -> Output:
+        """Wait for a ticket."""
+
+
+@kernel
+def observe_states(game, states, rows, planes, global_facts):
+    """Observe the first `rows` states into `planes [n, C, H, W]` and `global_facts [n, G]`."""
+    for i in range(rows):
+        observe(game, states[i], planes[i], global_facts[i])
+
+
+@helper
+def rotate(game, seat, relative, absolute):
+    """Write values given as (mover, next seat, ...) by absolute seat."""
+    seats = num_players(game)
+    for k in range(seats):
+        absolute[(seat + k) % seats] = relative[k]
+
+
+@kernel
+def finish_evaluation(game, states, legal, count, gathered, logits, relative, out_logits, out_values):
+    """Pick the legal ids' logits and rotate values to absolute seats."""
+    for i in range(states.shape[0]):
+        for k in range(count[i]):
+            out_logits[i, k] = logits[i, k] if gathered else logits[i, legal[i, k]]
+        rotate(game, to_play(game, states[i]), relative[i], out_values[i])
+
+
+class NetworkEvaluator:
+    """Evaluates states with a backend; batches that are not full are padded.
+
+    Args:
+      backends: the same network at one or more batch sizes, ascending; the smallest that fits is used.
+
+    An evaluation is a pure function of model and state for one backend; between batch sizes it may
+    differ in the last bits, so deterministic runs give one size.
+    """
+
+    def __init__(self, game: Game, backends: list[Backend]) -> None:
+        self.game, self.backends = game, backends
+        self.rows = 0
+        """Rows that the network really computed for a state, padding left out."""
+        largest = backends[-1].batch
+        self._planes = np.zeros((largest, *game.observation.planes), np.float32)
+        self._facts = np.zeros((largest, game.observation.globals), np.float32)
+        width = max(game.max_legal, game.max_chance)
+        self._logits = np.zeros((largest, width), np.float32)
+        self._values = np.zeros((largest, game.num_players), np.float32)
+        self._legal = np.zeros((largest, width), np.int32)
+        self._count = np.zeros(largest, np.int32)
+        self._states = game.states(largest)
+
+    def submit(self, leaves: Leaves) -> tuple[Backend, Any, int]:
+        """Observe and start; see `search.forest.Evaluator`.
+
+        Raises:
+          BackendError: more leaves than the largest batch.
+        """
+        n = len(leaves.count)
+        backend = next((b for b in self.backends if b.batch >= n), None)
+        if backend is None:
+            raise BackendError(
+                f"{n} states were submitted to a backend with batches of {self.backends[-1].batch}."
+            )
+        self.rows += n
+        self._states[:n] = leaves.states
+        self._legal[:n] = leaves.legal
+        self._count[:n] = leaves.count
+        observe_states(self.game, self._states, n, self._planes, self._facts)
+        b = backend.batch
+        return backend, backend.submit(self._planes[:b], self._facts[:b], self._legal[:b]), n
+
+    def result(self, ticket: tuple[Backend, Any, int]) -> Evaluation:
+        """Wait; the arrays hold until the next submit."""
+        backend, inner, n = ticket
+        output = backend.result(inner)
+        finish_evaluation(
+            self.game,
+            self._states[:n],
+            self._legal,
+            self._count,
+            backend.gathers,
+            output.logits,
+            output.values,
+            self._logits,
+            self._values,
+        )
+        return Evaluation(self._logits, self._values)
+
+
+class UniformEvaluator:
+    """Equal logits and value 0 for every seat: the search alone, for benchmarks and tests."""
+
+    def __init__(self, game: Game, batch: int) -> None:
+        width = max(game.max_legal, game.max_chance)
+        self._answer = Evaluation(
+            np.zeros((batch, width), np.float32), np.zeros((batch, game.num_players), np.float32)
+        )
+
+    def submit(self, leaves: Leaves) -> int:
+        """Nothing to start."""
+        return len(leaves.count)
+
+    def result(self, ticket: int) -> Evaluation:
+        """Return zeros."""
+        return self._answer

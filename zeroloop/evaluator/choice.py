@@ -1,0 +1,99 @@
+"""Which backend runs a network: resolves `auto` once, says what it picked, never falls back in silence."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import BackendError
+from ..games.game import Game
+from ..networks import Network, Shapes
+from . import Backend, Floats, NetworkEvaluator
+
+
+class Choice(NamedTuple):
+    """A backend by name: what `auto` was resolved to."""
+
+    backend: str
+    """`openvino` or `torch`."""
+    device: str
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.backend} on {self.device}, {self.precision}"
+
+
+def choose(device: str = "auto", backend: str = "auto", precision: str = "auto") -> Choice:
+    """Resolve `auto` for this machine.
+
+    Raises:
+      BackendError: what was asked for by name is absent or cannot be combined.
+    """
+    import torch
+
+    if device == "auto":
+        mps = torch.backends.mps.is_available()
+        device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    if backend == "auto":
+        present = importlib.util.find_spec("openvino") is not None
+        backend = "openvino" if device == "cpu" and present else "torch"
+    if backend == "openvino" and device != "cpu":
+        raise BackendError(
+            f"run.backend=openvino runs on the CPU only, but the device is {device}; "
+            "set run.device=cpu or run.backend=torch."
+        )
+    if precision == "auto":
+        precision = "fp32" if device == "mps" or (device == "cpu" and not _cpu_bf16(backend)) else "bf16"
+    if precision == "fp16" and device == "cpu":
+        raise BackendError("run.precision=fp16 needs a GPU; on a CPU use bf16 or fp32.")
+    return Choice(backend, device, precision)
+
+
+def _cpu_bf16(backend: str) -> bool:
+    if backend == "openvino":
+        from .openvino import supports_bf16
+
+        return supports_bf16()
+    import torch
+
+    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def shapes_of(game: Game) -> Shapes:
+    """Return what a network of this game must fit."""
+    seen = game.observation
+    return Shapes(seen.planes, seen.globals, game.num_actions, len(game.relative_outcomes))
+
+
+def relative_points(game: Game) -> Floats:
+    """Return `f32 [R, P]`: points over the scale of each outcome, seat to move first."""
+    return np.ascontiguousarray(game.relative_outcomes / np.float32(game.scale))
+
+
+def make_evaluator(
+    game: Game, network: Network, choice: Choice, batches: list[int], threads: int = 1
+) -> NetworkEvaluator:
+    """Return an evaluator of the network with these batch sizes, on `threads` threads of the CPU."""
+    points = relative_points(game)
+    made: list[Backend] = []
+    for batch in sorted(batches):
+        if choice.backend == "openvino":
+            from .openvino import OpenVinoBackend
+
+            made.append(OpenVinoBackend(network, points, batch, choice.precision, threads))
+        else:
+            from .torch import TorchBackend
+
+            width = max(game.max_legal, game.max_chance)
+            made.append(
+                TorchBackend(network, points, batch, choice.precision, choice.device, width)
+            )
+    return NetworkEvaluator(game, made)
+
+
+def cores() -> int:
+    """Return the processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
