@@ -7,8 +7,8 @@ Readings, where the page leaves something open:
  R1  log of c: argument and logarithm in f64, rounded to float32, then c_puct is added in float32.
  R2  need(e) stays f64 when it is compared and floored; it is not rounded to float32.
  R3  With no visits the target is prior(e) / sum of prior(e), the formula with m = prior.
- R4  T and the 0.01 that it is compared with are float32; 1 / T is f64.
- R5  Gumbel draws do not depend on `noise`: gumbel_scale 0 turns them off.
+ R4  T, the 0.01 that it is compared with and 1 / T are f64.
+ R5  Without noise the Gumbel draws are 0.
  R6  The edge to a child that is not stored is itself stored: it is backed up, with its seat's w.
  R7  v_mix[p] and the root value for another seat than the mover: an edge whose child is not
      stored (or has no finished visit) is left out of M as well as of S and Q.
@@ -53,7 +53,7 @@ def _block(seed: int, purpose: int, game: int, ply: int, block: int) -> list[int
 
 def uniform(seed: int, purpose: int, game: int, ply: int, index: int) -> float:
     word = _block(seed, purpose, game, ply, index // 4)[index % 4]
-    return ((word >> 11) + 0.5) * 2.0**-53
+    return ((word >> 12) + 0.5) * 2.0**-52
 
 
 def gumbel(seed: int, purpose: int, game: int, ply: int, index: int) -> float:
@@ -380,9 +380,9 @@ class ReferenceSearch:
 
     def puct_action(self, temperature: float) -> int:
         m = self.target_visits()
-        if F(temperature) < F(0.01):  # R4
+        if temperature < 0.01:  # R4
             return m.index(max(m))
-        power = 1.0 / float(F(temperature))
+        power = 1.0 / temperature
         weights = [(float(m_e) / float(max(m))) ** power for m_e in m]
         threshold, running = self.uniform(ACTION, 0) * add(weights, 0.0), 0.0
         for e, weight in enumerate(weights):
@@ -443,7 +443,8 @@ class ReferenceSearch:
         most = max(edge.n_s + edge.pending for edge in root.edges)
         scores = []
         for e, (edge, q) in enumerate(zip(root.edges, self.completed(root), strict=True)):
-            g = F(scale * gumbel(self.seed, ROOT_NOISE, self.game_id, self.ply, e))
+            draw = gumbel(self.seed, ROOT_NOISE, self.game_id, self.ply, e) if self.noise else 0.0
+            g = F(scale * draw)
             scores.append((g + edge.logit) + self.sigma(q, most))
         return scores
 

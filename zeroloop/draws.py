@@ -34,8 +34,8 @@ _W0 = np.uint64(0x9E3779B97F4A7C15)
 _W1 = np.uint64(0xBB67AE8584CAA73B)
 _LOW = np.uint64(0xFFFFFFFF)
 _S32 = np.uint64(32)
-_S11 = np.uint64(11)
-_UNIT = 1.0 / 9007199254740992.0  # 2^-53
+_S12 = np.uint64(12)
+_UNIT = 1.0 / 4503599627370496.0  # 2^-52
 
 
 @helper
@@ -75,8 +75,8 @@ def bits(seed, purpose, game, ply, index):
 
 @helper
 def uniform(seed, purpose, game, ply, index):
-    """Return a float64 in (0, 1): (53 high bits + 0.5) x 2^-53, so its logarithm is finite."""
-    return (float(bits(seed, purpose, game, ply, index) >> _S11) + 0.5) * _UNIT
+    """Return a float64 in (0, 1): (52 high bits + 0.5) x 2^-52, exact, so neither end is reached."""
+    return (float(bits(seed, purpose, game, ply, index) >> _S12) + 0.5) * _UNIT
 
 
 @helper

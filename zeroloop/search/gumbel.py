@@ -41,7 +41,7 @@ def mixed_value(node, nodes, edges, seat):
     visits, weight, total = 0, f32(0), f32(0)
     for e in range(node.edge_start, node.edge_start + node.edge_count):
         edge = edges[e]
-        if edge.visit_count == 0 or (seat != mover and edge.child < 0):
+        if not has_mean(edge, nodes, seat, mover):
             continue
         visits += edge.visit_count
         weight += edge.prior
@@ -50,6 +50,14 @@ def mixed_value(node, nodes, edges, seat):
     if visits == 0 or weight <= f32(0):
         return value
     return (value + (f32(visits) / weight) * total) / f32(1 + visits)
+
+
+@helper
+def has_mean(edge, nodes, seat, mover):
+    """Return whether the edge is visited and, for a seat other than the mover's, its child knows a mean."""
+    if edge.visit_count == 0:
+        return False
+    return seat == mover or (edge.child >= 0 and nodes[edge.child].visit_count > 0)
 
 
 @helper
@@ -132,11 +140,11 @@ def interior_action(node, nodes, edges, c_visit, c_scale):
     mass = f32(0)
     for e in range(start, start + node.edge_count):
         x = improved_logit(edges[e], mixed, most, c_visit, c_scale)
-        mass += f32(math.exp(float(x - highest)))
+        mass += f32(math.exp(np.float64(x - highest)))
     best, best_score = start, LOWEST
     for e in range(start, start + node.edge_count):
         x = improved_logit(edges[e], mixed, most, c_visit, c_scale)
-        pi = f32(math.exp(float(x - highest))) / mass
+        pi = f32(math.exp(np.float64(x - highest))) / mass
         score = pi - f32(edges[e].visit_count + edges[e].pending) / f32(1 + total)
         if score > best_score:
             best, best_score = e, score
@@ -148,7 +156,7 @@ def draw_noise(seed, tree, node, root, numbers):
     """Fill the root's Gumbel noise, scaled."""
     for i in range(node.edge_count):
         g = draws.gumbel(seed, draws.ROOT_NOISE, tree.game, tree.ply, i)
-        root[i].noise = f32(float(numbers.gumbel_scale) * g)
+        root[i].noise = f32(np.float64(numbers.gumbel_scale) * g)
 
 
 @helper
@@ -165,7 +173,7 @@ def policy_target(node, nodes, edges, root, numbers, out):
         highest = max(highest, out[i])
     mass = f32(0)
     for i in range(node.edge_count):
-        out[i] = f32(math.exp(float(out[i] - highest)))
+        out[i] = f32(math.exp(np.float64(out[i] - highest)))
         mass += out[i]
     for i in range(node.edge_count):
         out[i] = out[i] / mass
@@ -178,6 +186,6 @@ def root_value(node, nodes, edges, target, seat):
     total = f32(0)
     for i in range(node.edge_count):
         edge = edges[node.edge_start + i]
-        known = edge.visit_count > 0 and (seat == node.to_play or edge.child >= 0)
+        known = has_mean(edge, nodes, seat, node.to_play)
         total += target[i] * (edge_mean(edge, nodes, seat, node.to_play) if known else mixed)
     return total

@@ -96,7 +96,7 @@ def chance_edge(seed, tree, begun, depth, probabilities, count):
     u = draws.uniform(seed, draws.SEARCH_CHANCE, tree.game, tree.ply, index)
     running = 0.0
     for i in range(count - 1):
-        running += float(probabilities[i])
+        running += np.float64(probabilities[i])
         if running > u:
             return i
     return count - 1
@@ -111,7 +111,7 @@ def expand(node, edges, logits):
         highest = max(highest, logits[i])
     total = f32(0)
     for i in range(count):
-        e = f32(math.exp(float(logits[i] - highest)))
+        e = f32(math.exp(np.float64(logits[i] - highest)))
         edges[start + i].logit = logits[i]
         edges[start + i].prior = e
         total += e
@@ -154,7 +154,7 @@ def select_edge(game, rule, interior, seed, tree, nodes, edges, root, numbers, n
         )
         running = 0.0
         for e in range(node.edge_start, node.edge_start + node.edge_count - 1):
-            running += float(edges[e].prior)
+            running += np.float64(edges[e].prior)
             if running > u:
                 return e
         return node.edge_start + node.edge_count - 1
@@ -378,6 +378,7 @@ def begin_tree(rule, seed, tree, node, edges, root, number, budget, noise):
     tree.budget = budget
     tree.begun = 0
     tree.finished = 0
+    tree.overflow = 0
     tree.active = 1
     tree.noise = noise
     for k in range(node.edge_count):

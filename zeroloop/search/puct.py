@@ -18,7 +18,7 @@ def exploration(n, c_puct, c_puct_base):
     """Return c * sqrt(N) for a node of N visits, float32."""
     c = c_puct
     if c_puct_base > f32(0):
-        base = float(c_puct_base)
+        base = np.float64(c_puct_base)
         c = c_puct + f32(math.log((1.0 + n + base) / base))
     return c * f32(math.sqrt(f32(n)))
 
@@ -51,7 +51,7 @@ def noisy_prior(tree, edge, root_edge, fraction):
 @helper
 def needed_visits(numbers, prior, total):
     """Return the forced playouts of a root edge, float64: sqrt(F * prior' * M)."""
-    return math.sqrt(float(numbers.forced_playouts) * float(prior) * total)
+    return math.sqrt(np.float64(numbers.forced_playouts) * np.float64(prior) * total)
 
 
 @helper
@@ -94,7 +94,7 @@ def root_action(tree, node, edges, root, numbers):
 def draw_noise(seed, tree, node, root, numbers):
     """Fill the root's Dirichlet noise, alpha = dirichlet_total / number of edges."""
     count = node.edge_count
-    alpha = float(numbers.dirichlet_total) / max(count, 1)
+    alpha = np.float64(numbers.dirichlet_total) / max(count, 1)
     total = 0.0
     for i in range(count):
         total += draws.gamma(seed, draws.ROOT_NOISE, tree.game, tree.ply, i, alpha)
@@ -149,7 +149,7 @@ def temperature_action(seed, tree, weights, count, temperature):
             best = i
     if temperature < 0.01:
         return best
-    top, power = float(weights[best]), 1.0 / temperature
+    top, power = np.float64(weights[best]), 1.0 / temperature
     total = 0.0
     for i in range(count):
         total += (weights[i] / top) ** power

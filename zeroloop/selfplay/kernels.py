@@ -96,7 +96,7 @@ def settle(game, seed, b, t, m, seats, reuse, max_plies):
             u = draws.uniform(seed, draws.CHANCE, tree.game, tree.ply, 0)
             running = 0.0
             for e in range(node.edge_start, node.edge_start + node.edge_count - 1):
-                running += float(edges[e].prior)
+                running += np.float64(edges[e].prior)
                 if running > u:
                     break
                 action = edges[e + 1].action
@@ -135,10 +135,10 @@ def random_ply(game, seed, key, ply, attempt, state, legal, chance):
     if mover == CHANCE:
         k = chance_outcomes(game, state, legal, chance)
         u = draws.uniform(seed, draws.OPENING, key, ply, attempt)
-        running = float(chance[0])
+        running = np.float64(chance[0])
         while pick < k - 1 and running <= u:
             pick += 1
-            running += float(chance[pick])
+            running += np.float64(chance[pick])
     else:
         k = legal_actions(game, state, legal)
         pick = draws.integer(seed, draws.OPENING, key, ply, attempt, k)
@@ -232,7 +232,7 @@ def move_games(game, rule, seed, t, m, numbers, own, ids, target, max_plies, reu
                 m.ids[b, here.entries] = edge.action
                 m.probs[b, here.entries] = p
                 here.entries += 1
-                surprise += p * (math.log(float(p)) - math.log(max(float(edge.prior), 1e-9)))
+                surprise += p * (math.log(np.float64(p)) - math.log(max(np.float64(edge.prior), 1e-9)))
             row.surprise = f32(max(surprise, 0.0))
         advance_tree(game, tree, nodes, edges, states, t.scratch, t.legal, t.chance, action, reuse)
         settle(game, seed, b, t, m, seats, reuse, max_plies)

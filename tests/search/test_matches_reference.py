@@ -1,0 +1,202 @@
+"""The compiled kernels agree with the slow reference, visit for visit, under a fixed seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.reference_search import ReferenceSearch
+from tests.toy_games import (
+    COIN_FLIP,
+    FORCED,
+    THREE_WAY_VOTE,
+    WIN_IN_TWO,
+    hashed_evaluator,
+    random_tree,
+)
+from zeroloop.games import make
+from zeroloop.search.forest import Evaluation, Forest, make_numbers
+
+NUMBERS = {
+    "c_puct": 1.25,
+    "c_puct_base": 300.0,
+    "fpu_reduction": 0.2,
+    "root_fpu_reduction": 0.1,
+    "dirichlet_total": 6.0,
+    "dirichlet_fraction": 0.25,
+    "forced_playouts": 2.0,
+    "gumbel_actions": 4.0,
+    "gumbel_scale": 1.0,
+    "c_visit": 20.0,
+    "c_scale": 0.7,
+}
+RULES = [("puct", "puct"), ("gumbel", "puct"), ("gumbel", "gumbel")]
+CONNECT4 = make("connect4")
+TREE2, TREE3 = random_tree(0, 2), random_tree(0, 3)
+GAMES = [WIN_IN_TWO, COIN_FLIP, THREE_WAY_VOTE, FORCED, CONNECT4, TREE2, TREE3]
+
+
+class PlainEvaluator:
+    """Answers a forest's leaves one by one with the reference's Python evaluator."""
+
+    def __init__(self, game, answer):
+        self.game, self.answer = game, answer
+
+    def submit(self, leaves):
+        n = len(leaves.count)
+        logits = np.zeros((n, max(self.game.max_legal, self.game.max_chance)), np.float32)
+        values = np.zeros((n, self.game.num_players), np.float32)
+        for i in range(n):
+            k = leaves.count[i]
+            logits[i, :k], values[i] = self.answer(
+                leaves.states[i], [int(a) for a in leaves.legal[i, :k]]
+            )
+        return Evaluation(logits, values)
+
+    def result(self, ticket):
+        return ticket
+
+
+def forest_of(game, rule, interior, *, trees, max_nodes, max_edges=0, leaves=1, cache=0):
+    return Forest(
+        game,
+        trees,
+        max_nodes=max_nodes,
+        max_edges=max_edges,
+        rule=rule,
+        interior=interior,
+        leaves=leaves,
+        cache_entries=cache,
+        numbers=make_numbers(NUMBERS),
+        seed=11,
+    )
+
+
+def assert_same(game, forest, tree, reference):
+    """Compare one root of the forest with the reference: counts exactly, floats to rounding."""
+    ids = np.array([tree], np.int32)
+    got = forest.results(ids)
+    want = reference.result()
+    k = int(got.count[0])
+    assert list(got.legal[0, :k]) == want["actions"]
+    assert list(got.visit_count[0, :k]) == want["visits"]
+    assert got.simulations[0] == want["simulations"]
+    assert got.overflow[0] == want["overflow"]
+    np.testing.assert_array_equal(got.prior[0, :k], np.array(want["prior"], np.float32))
+    np.testing.assert_array_equal(got.policy_target[0, :k], np.array(want["policy_target"], np.float32))
+    np.testing.assert_array_equal(got.root_value[0], np.array(want["root_value"], np.float32))
+    for temperature in (0.0, 0.7):
+        action = forest.results(ids, np.array([temperature])).action[0]
+        assert action == want["action"](temperature)
+
+
+def play_both(game, rule, interior, *, budget, leaves=1, reuse=False, noise=True, max_nodes=2000, max_edges=0, start=0):
+    """Play a few moves of three games in a forest and in the reference, comparing every search."""
+    answer = hashed_evaluator(game, salt=3)
+    evaluator = PlainEvaluator(game, answer)
+    forest = forest_of(
+        game, rule, interior, trees=3, max_nodes=max_nodes, max_edges=max_edges, leaves=leaves
+    )
+    state = game.initial_state()
+    if start:  # every path is the root of another random tree
+        state.path = start
+    forest.plant(
+        forest.all,
+        np.repeat(np.array([state], game.state_dtype), 3),
+        np.arange(3).astype(np.uint64),
+        np.zeros(3, np.int32),
+    )
+    references = [
+        ReferenceSearch(
+            game,
+            game.copy(state),
+            answer,
+            rule=rule,
+            numbers=NUMBERS,
+            seed=11,
+            game_id=g,
+            ply=0,
+            noise=noise,
+            interior=interior,
+            max_nodes=max_nodes,
+            max_edges=max_edges or None,
+        )
+        for g in range(3)
+    ]
+    live = [0, 1, 2]
+    compared = 0
+    for ply in range(6):
+        live = [b for b in live if game.rules["to_play"](forest.trees.states[b, 0]) >= -1]
+        deciding = [b for b in live if game.rules["to_play"](forest.trees.states[b, 0]) >= 0]
+        if not live:
+            break
+        ids = np.array(deciding, np.int32)
+        forest.begin(ids, np.full(len(ids), budget, np.int32), np.full(len(ids), noise, np.int32))
+        forest.search(evaluator)
+        for b in live:
+            one = np.array([b], np.int32)
+            if b in deciding:
+                references[b].run_leaves(budget, leaves)
+                assert_same(game, forest, b, references[b])
+                compared += 1
+                action = int(forest.results(one, np.array([1.0])).action[0])
+            else:
+                action = game.chance(forest.trees.states[b, 0])[0][0]
+            forest.advance(one, np.array([action], np.int32), reuse)
+            if reuse:
+                references[b].advance(action)
+            else:
+                after = game.copy(forest.trees.states[b, 0])
+                if game.rules["to_play"](after) == -2:
+                    continue
+                references[b] = ReferenceSearch(
+                    game,
+                    after,
+                    answer,
+                    rule=rule,
+                    numbers=NUMBERS,
+                    seed=11,
+                    game_id=b,
+                    ply=ply + 1,
+                    noise=noise,
+                    interior=interior,
+                    max_nodes=max_nodes,
+                    max_edges=max_edges or None,
+                )
+    return compared
+
+
+@pytest.mark.parametrize(("rule", "interior"), RULES)
+@pytest.mark.parametrize("game", GAMES, ids=["two", "coin", "vote", "forced", "c4", "tree2", "tree3"])
+@pytest.mark.parametrize("reuse", [False, True])
+def test_kernels_agree_with_reference_visit_for_visit(game, rule, interior, reuse):
+    starts = range(1, 9) if game in (TREE2, TREE3) else [0]
+    compared = [
+        play_both(game, rule, interior, budget=40, reuse=reuse, start=start) for start in starts
+    ]
+    assert sum(compared) >= 3
+
+
+@pytest.mark.parametrize(("rule", "interior"), RULES)
+@pytest.mark.parametrize("reuse", [False, True])
+@pytest.mark.parametrize("bound", [{"max_nodes": 24}, {"max_edges": 40}, {"max_nodes": 1}])
+def test_kernels_agree_with_reference_when_the_tree_is_full(rule, interior, reuse, bound):
+    assert play_both(CONNECT4, rule, interior, budget=50, reuse=reuse, **bound) >= 3
+    for start in range(1, 5):
+        play_both(TREE3, rule, interior, budget=50, reuse=reuse, start=start, **bound)
+        play_both(TREE2, rule, interior, budget=50, reuse=reuse, start=start, **bound)
+
+
+@pytest.mark.parametrize(("rule", "interior"), RULES)
+@pytest.mark.parametrize("leaves", [2, 5])
+def test_kernels_agree_with_reference_with_several_leaves_in_flight(rule, interior, leaves):
+    assert play_both(CONNECT4, rule, interior, budget=40, leaves=leaves, reuse=True) >= 3
+    for start in range(1, 5):
+        play_both(TREE3, rule, interior, budget=40, leaves=leaves, reuse=True, start=start)
+        play_both(TREE2, rule, interior, budget=40, leaves=leaves, max_nodes=30, start=start)
+
+
+@pytest.mark.parametrize(("rule", "interior"), RULES)
+def test_kernels_agree_with_reference_without_noise(rule, interior):
+    for game in (CONNECT4, TREE3):
+        assert play_both(game, rule, interior, budget=64, noise=False) >= 3

@@ -1,0 +1,242 @@
+"""Learner: turns batches into weights. Knows networks and batches, nothing of games or files.
+
+On a CPU the batch is split among threads, each with a replica that shares the parameters; the gradients
+are added in a fixed order, so a step is reproducible and no OpenMP barrier can stall on a busy core.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .config import LearnConfig
+from .errors import BackendError
+from .evaluator.choice import cores
+from .networks import Network
+from .replay import Batch
+
+DEFAULT_AUXILIARY_WEIGHT = 0.15
+
+
+def learning_rate(config: LearnConfig, step: int, progress: float) -> float:
+    """Return the rate of a step (counted from 0) at this progress of the run, 0..1."""
+    rate = config.learning_rate * min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    done = (progress - config.decay_from) / max(1e-9, 1 - config.decay_from)
+    done = min(max(done, 0.0), 1.0)
+    if config.schedule == "linear":
+        return rate * (1 - (1 - config.final_rate) * done)
+    if config.schedule == "cosine":
+        share = 0.5 * (1 + math.cos(math.pi * done))
+        return rate * (config.final_rate + (1 - config.final_rate) * share)
+    if config.schedule == "step":
+        return rate * (config.final_rate if done > 0 else 1.0)
+    return rate
+
+
+class Learner:
+    """Weights, their moving average, and the optimiser.
+
+    Args:
+      points: `f4 [R, P]`, points over the scale of each outcome seen from the mover; for the mse value loss.
+      device: torch device of the training.
+
+    Raises:
+      BackendError: the precision does not fit the device.
+    """
+
+    def __init__(
+        self, network: Network, config: LearnConfig, points: np.ndarray[Any, Any], device: str = "cpu"
+    ) -> None:
+        if config.precision == "fp16" and device == "cpu":
+            raise BackendError("learn.precision=fp16 needs a GPU; on a CPU use bf16 or fp32.")
+        self.config, self.device = config, device
+        self.network = network.to(device, memory_format=torch.channels_last)
+        self.steps = 0
+        self.ema = {
+            name: value.detach().clone().float()
+            for name, value in self.network.state_dict().items()
+            if value.is_floating_point()
+        }
+        decayed = [p for p in self.network.parameters() if p.ndim > 1]
+        plain = [p for p in self.network.parameters() if p.ndim <= 1]
+        self._parameters = [*decayed, *plain]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": decayed, "weight_decay": config.weight_decay},
+                {"params": plain, "weight_decay": 0.0},
+            ],
+            lr=config.learning_rate,
+            fused=True,
+        )
+        self._points = torch.from_numpy(points[:, 0].copy()).to(device)
+        self._scaler = torch.amp.GradScaler(device, enabled=config.precision == "fp16")
+        threads = (config.threads or cores()) if device == "cpu" else 1
+        self._replicas = [self.network]
+        for _ in range(threads - 1):
+            replica = copy.deepcopy(self.network)
+            for mine, shared in zip(replica.parameters(), self.network.parameters(), strict=True):
+                mine.data = shared.data
+            self._replicas.append(replica)
+        self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        for replica in self._replicas:
+            replica.train()
+
+    def step(self, batch: Batch, progress: float = 0.0) -> dict[str, float]:
+        """Make one optimiser step and return the mean loss of each head, unweighted.
+
+        Raises:
+          ValueError: a loss is not finite.
+        """
+        config = self.config
+        rate = learning_rate(config, self.steps, progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        n = len(batch.importance)
+        parts = len(self._replicas) * config.accumulate
+        edges = np.linspace(0, n, parts + 1).astype(int)
+        tensors = _tensors(batch, self.device)
+        losses: dict[str, float] = {}
+        for round_ in range(config.accumulate):
+            first = round_ * len(self._replicas)
+            slices = [
+                slice(int(edges[first + i]), int(edges[first + i + 1]))
+                for i in range(len(self._replicas))
+            ]
+            jobs = [
+                self._pool.submit(self._backward, replica, _cut(tensors, part), n)
+                for replica, part in zip(self._replicas, slices, strict=True)
+            ]
+            for job in jobs:
+                for head, value in job.result().items():
+                    losses[head] = losses.get(head, 0.0) + value
+        if not all(math.isfinite(x) for x in losses.values()):
+            raise ValueError(f"the loss is not finite at step {self.steps}: {losses}")
+        self._gather_gradients()
+        if config.clip_norm > 0:
+            self._scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self._parameters, config.clip_norm)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.steps += 1
+        self._average()
+        return {**losses, "learning_rate": rate}
+
+    def _backward(self, network: Network, part: dict[str, Any], total: int) -> dict[str, float]:
+        """Add a part's gradients to the replica; return each head's share of the mean loss."""
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+        precision = self.config.precision
+        with torch.autocast(self.device, dtype[precision], enabled=precision != "fp32"):
+            planes = part["planes"]
+            if planes.numel():
+                planes = planes.contiguous(memory_format=torch.channels_last)
+            heads = network(planes, part["facts"])
+        loss = torch.zeros((), device=self.device)
+        shares: dict[str, Tensor] = {}
+        for head, logits in heads.items():
+            each = self._head_loss(head, logits.float(), part)
+            share = (each * part["weights"][head] * part["importance"]).sum() / total
+            shares[head] = share.detach()
+            default = 1.0 if head in ("policy", "value") else DEFAULT_AUXILIARY_WEIGHT
+            loss = loss + self.config.head_weights.get(head, default) * share
+        self._scaler.scale(loss).backward()
+        return {head: float(share) for head, share in shares.items()}
+
+    def _head_loss(self, head: str, logits: Tensor, part: dict[str, Any]) -> Tensor:
+        """Return the loss of each row, `f32 [n]`."""
+        target = part["targets"][head]
+        if head == "policy":
+            chosen = torch.gather(logits, 1, part["legal"])
+            chosen = chosen.masked_fill(~part["mask"], -1e9)
+            return -(target * functional.log_softmax(chosen, 1)).sum(1)
+        if head == "value" and self.config.value_loss == "mse":
+            predicted = torch.softmax(logits, 1) @ self._points
+            return (predicted - target @ self._points) ** 2
+        return -(target * functional.log_softmax(logits, 1)).sum(1)
+
+    def _gather_gradients(self) -> None:
+        mine = [p.grad for p in self.network.parameters()]
+        for replica in self._replicas[1:]:
+            torch._foreach_add_(mine, [p.grad for p in replica.parameters()])
+            for p in replica.parameters():
+                p.grad = None
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.config.ema, 1 - 1 / (self.steps / 4 + 1))
+        state = self.network.state_dict()
+        torch._foreach_lerp_(list(self.ema.values()), [state[k] for k in self.ema], 1 - decay)
+
+    def averaged(self) -> Network:
+        """Return a copy of the network with the averaged weights, on the CPU."""
+        network = copy.deepcopy(self.network).cpu()
+        state = network.state_dict()
+        network.load_state_dict({k: self.ema[k].cpu() if k in self.ema else v for k, v in state.items()})
+        return network.eval()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything that a resumed learner needs, as named tensors."""
+        out = {f"weights.{k}": v for k, v in self.network.state_dict().items()}
+        out |= {f"ema.{k}": v for k, v in self.ema.items()}
+        for i, parameter in enumerate(self._parameters):
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                out[f"optimizer.{i}.{key}"] = value
+        out["scale"] = torch.tensor(float(self._scaler.get_scale()) if self._scaler.is_enabled() else 1.0)
+        out["steps"] = torch.tensor(self.steps)
+        return {k: v.detach().cpu().contiguous() for k, v in out.items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Continue from `tensors()`."""
+        part = {k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")}
+        with torch.no_grad():
+            for name, value in self.network.state_dict().items():
+                value.copy_(part[name])  # in place: the replicas share these parameters
+            for name, mine in self.ema.items():
+                mine.copy_(tensors[f"ema.{name}"])
+        for i, parameter in enumerate(self._parameters):
+            found = {
+                key.split(".", 2)[2]: value
+                for key, value in tensors.items()
+                if key.startswith(f"optimizer.{i}.")
+            }
+            if found:
+                self.optimizer.state[parameter] = {
+                    k: v.clone() if k == "step" else v.to(parameter).clone(memory_format=torch.preserve_format)
+                    for k, v in found.items()
+                }
+        if self._scaler.is_enabled():
+            self._scaler.update(float(tensors["scale"]))
+        self.steps = int(tensors["steps"])
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._pool.shutdown()
+
+
+def _tensors(batch: Batch, device: str) -> dict[str, Any]:
+    def move(array: np.ndarray[Any, Any]) -> Tensor:
+        return torch.from_numpy(array).to(device, non_blocking=True)
+
+    return {
+        "planes": move(batch.planes),
+        "facts": move(batch.global_facts),
+        "legal": move(batch.legal),
+        "mask": move(batch.legal_mask),
+        "importance": move(batch.importance),
+        "targets": {k: move(v) for k, v in batch.targets.items()},
+        "weights": {k: move(v) for k, v in batch.weights.items()},
+    }
+
+
+def _cut(tensors: dict[str, Any], part: slice) -> dict[str, Any]:
+    return {
+        k: {h: t[part] for h, t in v.items()} if isinstance(v, dict) else v[part]
+        for k, v in tensors.items()
+    }
