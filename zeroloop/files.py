@@ -1,0 +1,109 @@
+"""Files that are whole or absent: atomic writes, hashed content, locked directories."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import IO, Any
+
+from .errors import ResumeError, StoreError
+
+
+def sha256(data: bytes) -> str:
+    """Return the SHA-256 of the bytes in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_file(path: pathlib.Path, data: bytes) -> None:
+    """Replace the file in one step; a reader sees the old content or the new, never a part.
+
+    Raises:
+      StoreError: it cannot be written (full disk, permissions); the old content stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(
+            f"{path} could not be written ({error.strerror}); what was there before is unharmed. "
+            "Free some space or check the permissions, and run the same command again."
+        ) from error
+
+
+def write_directory(path: pathlib.Path, fill: Callable[[pathlib.Path], None]) -> None:
+    """Make a directory in one step: `fill` writes into a temporary one, which then gets the name.
+
+    Raises:
+      StoreError: it cannot be written; nothing of it remains.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        fill(temporary)
+        for name in sorted(temporary.iterdir()):
+            with open(name, "rb") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise StoreError(
+            f"{path} could not be written ({error.strerror}); earlier ones are unharmed. "
+            "Free some space or check the permissions, and run the same command again."
+        ) from error
+
+
+def _sync_directory(path: pathlib.Path) -> None:
+    if os.name != "posix":
+        return  # other systems cannot open a directory to sync it
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class DirectoryLock:
+    """An exclusive lock on a directory, released when the process ends however it ends.
+
+    Raises:
+      ResumeError: another process holds it.
+    """
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._file: IO[Any] = open(directory / "lock", "a+")  # noqa: SIM115 - held for the run
+        try:
+            _lock(self._file)
+        except OSError as error:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "another process"
+            self._file.close()
+            raise ResumeError(
+                f"{directory} is in use by {holder}; wait for it, stop it, or give another --run."
+            ) from error
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()}")
+        self._file.flush()
+
+    def release(self) -> None:
+        """Let go of the directory."""
+        self._file.close()
+
+
+def _lock(file: IO[Any]) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,255 @@
+"""Match: players against each other from distinct openings, every opening in every seating.
+
+A failed, illegal or late move voids the match with the position in the message; nothing is substituted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from . import draws
+from .compiled import kernel
+from .errors import ConfigError, PlayerError
+from .games.game import (
+    CHANCE,
+    TERMINAL,
+    Game,
+    apply_action,
+    chance_outcomes,
+    initial,
+    legal_actions,
+    to_play,
+)
+from .players import Player
+from .rating import Interval, elo_from_score, normalised_score, score_interval
+
+Array = npt.NDArray[Any]
+
+
+class MatchResult(NamedTuple):
+    """What G games between two sides showed; the first side takes one seat, the second all others."""
+
+    players: tuple[str, str]
+    points: npt.NDArray[np.float32]
+    """`f4 [G, P]`, by seat."""
+    seat: npt.NDArray[np.int32]
+    """`i4 [G]`: the first side's seat."""
+    opening: npt.NDArray[np.int32]
+    """`i4 [G]`: games with the same number began alike."""
+    plies: npt.NDArray[np.int32]
+    """`i4 [G]`, opening included."""
+    truncated: int
+    """Games cut at the ply bound; they count as the mean of worst and best points."""
+    worst: float
+    best: float
+
+    @property
+    def scores(self) -> npt.NDArray[np.float64]:
+        """The first side's score of each game, 0..1."""
+        own = self.points[np.arange(len(self.seat)), self.seat]
+        return np.array([normalised_score(float(x), self.worst, self.best) for x in own])
+
+    @property
+    def pairs(self) -> npt.NDArray[np.float64]:
+        """The mean score of each opening over its seatings: independent samples."""
+        return np.array([self.scores[self.opening == k].mean() for k in np.unique(self.opening)])
+
+    @property
+    def score(self) -> float:
+        """The first side's mean score, 0..1."""
+        return float(self.scores.mean())
+
+    @property
+    def interval(self) -> Interval:
+        """95 % interval of the score."""
+        return score_interval(self.pairs)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the result as plain data; infinite Elo is None."""
+        finite = 0 < self.score < 1
+        by_seat = {}
+        for seat in range(self.points.shape[1]):
+            mine = self.scores[self.seat == seat]
+            by_seat[str(seat)] = {"games": len(mine), "score": float(mine.mean()) if len(mine) else None}
+        return {
+            "players": list(self.players),
+            "games": len(self.seat),
+            "pairs": len(self.pairs),
+            "score": self.score,
+            "interval": list(self.interval),
+            "elo": elo_from_score(self.score) if finite else None,
+            "by_seat": by_seat,
+            "distinct_openings": len(np.unique(self.opening)),
+            "mean_plies": float(self.plies.mean()),
+            "truncated": self.truncated,
+            "voided": 0,
+        }
+
+
+@kernel
+def draw_opening(game, seed, number, attempt, plies, state, legal, chance):
+    """Play `plies` random decisions from the start; return whether a seat is still to move then."""
+    initial(game, state, int(draws.bits(seed, draws.INITIAL, number, 0, attempt) >> np.uint64(1)))
+    made, step = 0, 0
+    while True:
+        mover = to_play(game, state)
+        if mover == TERMINAL:
+            return False
+        if mover != CHANCE and made == plies:
+            return True
+        u = draws.uniform(seed, draws.OPENING, number, step, attempt)
+        step += 1
+        if mover == CHANCE:
+            k = chance_outcomes(game, state, legal, chance)
+            pick, running = 0, np.float64(chance[0])
+            while pick < k - 1 and running <= u:
+                pick += 1
+                running += np.float64(chance[pick])
+        else:
+            k = legal_actions(game, state, legal)
+            pick = min(int(u * k), k - 1)
+            made += 1
+        apply_action(game, state, legal[pick])
+
+
+def openings(game: Game, count: int, plies: int, seed: int) -> Array:
+    """Return `state_dtype [count]`: distinct positions after 1 to `plies` random plies, all undecided.
+
+    Longer openings are taken only when the shorter ones are used up.
+
+    Raises:
+      ConfigError: the game does not offer so many.
+    """
+    found: dict[bytes, Array] = {}
+    width = max(game.max_legal, game.max_chance)
+    legal, chance = np.zeros(width, np.int32), np.zeros(max(game.max_chance, 1), np.float32)
+    longest, failures, attempt = plies, 0, 0
+    while len(found) < count:
+        state = game.states(1)
+        number = len(found)
+        length = 1 + draws.integer(np.uint64(seed), draws.OPENING, number, 1 << 20, attempt, longest)
+        alive = draw_opening(
+            game, np.uint64(seed), number, attempt, int(length), state[0], legal, chance
+        )
+        attempt += 1
+        if alive and state.tobytes() not in found:
+            found[state.tobytes()] = state
+            failures = attempt = 0
+            continue
+        failures += 1
+        if failures == 300:
+            failures, longest = 0, longest + 1
+            if longest > game.max_plies:
+                raise ConfigError(
+                    f"{game.id} has only about {len(found)} distinct openings, but {count} were asked for; "
+                    f"ask for at most {len(found) * game.num_players} games."
+                )
+    return np.concatenate(list(found.values())) if found else game.states(0)
+
+
+def play_match(
+    game: Game,
+    first: Player,
+    second: Player,
+    *,
+    starts: Array,
+    seed: int = 0,
+    first_opening: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> MatchResult:
+    """Play every start once for each seat of the first side; dice are the same in all seatings of a start.
+
+    Args:
+      starts: `state_dtype [k]`, see `openings`. first_opening: number of the first one, for keys.
+      progress: called with (games finished, games).
+
+    Raises:
+      PlayerError: a player failed or chose an illegal action; the match is void.
+    """
+    seats, k = game.num_players, len(starts)
+    states = np.repeat(starts, seats)
+    seat = np.tile(np.arange(seats, dtype=np.int32), k)
+    opening = np.repeat(np.arange(k, dtype=np.int32) + first_opening, seats)
+    plies = np.zeros(len(states), np.int32)
+    live = np.ones(len(states), bool)
+    legal = np.zeros(max(game.max_legal, game.max_chance), np.int32)
+    chance = np.zeros(max(game.max_chance, 1), np.float32)
+    mover = np.zeros(len(states), np.int32)
+    sides = (first, second)
+    with ThreadPoolExecutor(2) as pool:
+        while live.any():
+            roll(game, np.uint64(seed), states, opening, plies, live, legal, chance, mover)
+            live &= (mover != TERMINAL) & (plies < game.max_plies)
+            if progress is not None:
+                progress(int((~live).sum()), len(live))
+            jobs = []
+            for side, player in enumerate(sides):
+                mine = np.flatnonzero(live & ((mover == seat) == (side == 0)))
+                if len(mine):
+                    keys = opening[mine].astype(np.uint64)
+                    jobs.append(
+                        (player, mine, pool.submit(player.choose, states[mine], keys, plies[mine]))
+                    )
+            for player, mine, job in jobs:
+                for b, action in zip(mine, job.result(), strict=True):
+                    _play(game, player, states[b], int(action), legal)
+                    plies[b] += 1
+    return _result(game, (first.name, second.name), states, seat, opening, plies, mover)
+
+
+def _play(game: Game, player: Player, state: Any, action: int, legal: Array) -> None:
+    count = game.rules["legal_actions"](state, legal)
+    if action not in legal[:count]:
+        raise PlayerError(
+            f"{player.name} chose action {action} in position {game.position(state)} of {game.id}, "
+            "which is not legal. The match is void; no move was substituted."
+        )
+    game.rules["apply_action"](state, action)
+
+
+@kernel
+def roll(game, seed, states, opening, plies, live, legal, chance, mover):
+    """Play the chance outcomes that games wait for, keyed by opening and ply, and say who is to move."""
+    for b in range(states.shape[0]):
+        state = states[b]
+        while to_play(game, state) == CHANCE and live[b]:
+            k = chance_outcomes(game, state, legal, chance)
+            u = draws.uniform(seed, draws.CHANCE, opening[b], plies[b], 0)
+            pick, running = 0, np.float64(chance[0])
+            while pick < k - 1 and running <= u:
+                pick += 1
+                running += np.float64(chance[pick])
+            apply_action(game, state, legal[pick])
+            plies[b] += 1
+        mover[b] = to_play(game, state)
+
+
+def _result(
+    game: Game,
+    players: tuple[str, str],
+    states: Array,
+    seat: Array,
+    opening: Array,
+    plies: Array,
+    mover: Array,
+) -> MatchResult:
+    worst, best = float(game.outcomes.min()), float(game.outcomes.max())
+    points = np.full((len(states), game.num_players), (worst + best) / 2, np.float32)
+    for b in np.flatnonzero(mover == TERMINAL):
+        points[b] = game.outcomes[game.rules["outcome"](states[b])]
+    cut = int((mover != TERMINAL).sum())
+    return MatchResult(players, points, seat, opening, plies, cut, worst, best)
+
+
+def joined(parts: list[MatchResult]) -> MatchResult:
+    """Return several parts of one match as one result."""
+    arrays = {
+        name: np.concatenate([getattr(p, name) for p in parts])
+        for name in ("points", "seat", "opening", "plies")
+    }
+    return parts[0]._replace(truncated=sum(p.truncated for p in parts), **arrays)

@@ -1,0 +1,241 @@
+"""Players: whoever chooses actions. `parse("runs/c4@128")` makes one from its name.
+
+A choice is a function of seed, state, game key and ply alone, so a match can be replayed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import draws
+from ..errors import PlayerError
+from ..evaluator.choice import Choice, choose, make_evaluator
+from ..games.game import Game
+from ..model import SHORT, Model, find, load
+from ..search.forest import Evaluator, Forest, SearchResult, make_numbers
+from ..search.tree import cache_entry_bytes
+
+Array = npt.NDArray[Any]
+
+
+class Player(Protocol):
+    """Chooses actions for many games at once."""
+
+    name: str
+    """As shown in results, such as `minimax:4`."""
+
+    def choose(self, states: Array, keys: Array, plies: Array) -> npt.NDArray[np.int32]:
+        """Return `i4 [n]` action ids for `state_dtype [n]` states in which a seat is to move.
+
+        Args:
+          keys: `u8 [n]`, the games' keys. plies: `i4 [n]`.
+
+        Raises:
+          PlayerError: the player failed; no move is substituted.
+        """
+
+
+class PlaySettings(NamedTuple):
+    """How a model searches when it plays a match."""
+
+    rule: str = "puct"
+    c_puct: float = 1.5
+    fpu_reduction: float = 0.2
+    temperature: float = 0.0
+    batch: int = 256
+    cache_megabytes: int = 32
+
+
+class SearchPlayer:
+    """A network with a search of N simulations, without noise; N = 0 plays the raw policy's best action."""
+
+    def __init__(
+        self,
+        game: Game,
+        evaluator: Evaluator,
+        simulations: int,
+        *,
+        name: str,
+        model_hash: str = "",
+        seed: int = 0,
+        settings: PlaySettings | None = None,
+    ) -> None:
+        self.game, self.evaluator, self.simulations = game, evaluator, simulations
+        self.name, self.model_hash, self.seed = name, model_hash, seed
+        self.settings = settings or PlaySettings()
+        self._forest: Forest | None = None
+
+    def choose(self, states: Array, keys: Array, plies: Array) -> npt.NDArray[np.int32]:
+        """Return the action with the most visits, or of the highest prior where N = 0."""
+        return self.search(states, keys, plies).action
+
+    def search(self, states: Array, keys: Array, plies: Array) -> SearchResult:
+        """Search every state; a tree that is done takes the next state at once, so batches stay full."""
+        s, n = self.settings, len(states)
+        forest = self._forest_for(min(n, s.batch))
+        free = forest.all[: min(n, forest.size)]
+        parts: list[SearchResult] = []
+        order: list[Array] = []
+        place = np.zeros(forest.size, np.int64)
+        started = 0
+        while started < n or sum(map(len, order)) < n:
+            k = min(len(free), n - started)
+            if k:
+                ids, rows = free[:k].copy(), np.arange(started, started + k)
+                place[ids] = rows
+                forest.plant(ids, states[rows], keys[rows].astype(np.uint64), plies[rows].astype(np.int32))
+                forest.begin(ids, np.full(k, self.simulations, np.int32), np.zeros(k, np.int32))
+                started += k
+            leaves = forest.select()
+            free = forest.done().copy()
+            if len(free):
+                parts.append(forest.results(free, np.full(len(free), s.temperature)))
+                order.append(place[free])
+                forest.trees.trees["active"][free] = 0
+                if started < n:
+                    continue
+            if len(leaves.count):
+                forest.absorb(self.evaluator.result(self.evaluator.submit(leaves)))
+        back = np.argsort(np.concatenate(order))
+        return SearchResult(
+            *(np.concatenate([getattr(p, f) for p in parts])[back] for f in SearchResult._fields)
+        )
+
+    def _forest_for(self, size: int) -> Forest:
+        if self._forest is None or self._forest.size < size:
+            s = self.settings
+            chains = 2 if self.game.max_chance else 1
+            self._forest = Forest(
+                self.game,
+                size,
+                max_nodes=self.simulations * chains + 8,
+                rule=s.rule,
+                cache_entries=(s.cache_megabytes << 20) // cache_entry_bytes(self.game),
+                numbers=make_numbers({"c_puct": s.c_puct, "fpu_reduction": s.fpu_reduction}),
+                seed=self.seed,
+            )
+        return self._forest
+
+
+class PolicyPlayer:
+    """The raw policy, sampled at a temperature: quick games without search."""
+
+    def __init__(
+        self, game: Game, evaluator: Evaluator, *, name: str, seed: int = 0, temperature: float = 1.0
+    ) -> None:
+        self.name, self.seed, self.temperature = name, seed, temperature
+        self._player = SearchPlayer(game, evaluator, 0, name=name, seed=seed)
+
+    def choose(self, states: Array, keys: Array, plies: Array) -> npt.NDArray[np.int32]:
+        """Draw from the prior to the power 1 / temperature."""
+        found = self._player.search(states, keys, plies)
+        weights = found.prior.astype(np.float64) ** (1 / self.temperature)
+        out = np.zeros(len(states), np.int32)
+        for i in range(len(states)):
+            running = np.cumsum(weights[i, : found.count[i]])
+            u = draws.uniform(np.uint64(self.seed), draws.PLAYER, int(keys[i]), int(plies[i]), 0)
+            pick = min(int(np.searchsorted(running, u * running[-1], "right")), found.count[i] - 1)
+            out[i] = found.legal[i, pick]
+        return out
+
+
+def batches(largest: int) -> list[int]:
+    """Return batch sizes from 16 up to `largest`, a factor of four apart, for searches that run dry."""
+    sizes = [largest]
+    while sizes[-1] > 16:
+        sizes.append(max(16, sizes[-1] // 4))
+    return sizes[::-1]
+
+
+def model_player(
+    model: Model,
+    simulations: int,
+    *,
+    choice: Choice | None = None,
+    seed: int = 0,
+    name: str = "",
+    settings: PlaySettings | None = None,
+) -> SearchPlayer:
+    """Return the player of a model on one thread of this machine's inference backend."""
+    settings = settings or PlaySettings()
+    evaluator = make_evaluator(
+        model.game, model.network, choice or choose(), batches(settings.batch), 1
+    )
+    return SearchPlayer(
+        model.game,
+        evaluator,
+        simulations,
+        name=name or f"{model.hash[:SHORT]}@{simulations}",
+        model_hash=model.hash,
+        seed=seed,
+        settings=settings,
+    )
+
+
+def split_name(text: str, default: int) -> tuple[str, int]:
+    """Return (name, simulations) of `NAME@N`; PlayerError where N is no whole number from 0."""
+    name, at, number = text.rpartition("@")
+    if not at:
+        return text, default
+    if not number.isdigit():
+        raise PlayerError(f"player '{text}': '{number}' is not a number of simulations; write NAME@128.")
+    return name, int(number)
+
+
+FIXED = "random, heuristic, minimax:DEPTH, mcts:SIMULATIONS, solver"
+
+
+def parse(
+    text: str,
+    game: Game | None = None,
+    *,
+    simulations: int = 64,
+    seed: int = 0,
+    choice: Choice | None = None,
+) -> Player:
+    """Make the player of a name: RUN@N, HASH@N, demo:GAME@N, or one of the fixed players.
+
+    Args:
+      game: needed by the fixed players; a model must be of this game where it is given.
+
+    Raises:
+      PlayerError: an unknown name, or a player that this game does not offer.
+    """
+    kind, _, number = text.partition(":")
+    if kind in ("random", "heuristic", "minimax", "mcts", "solver"):
+        if game is None:
+            raise PlayerError(f"player '{text}' needs a game; give one with --game, such as connect4.")
+        return _fixed(text, kind, number, game, seed)
+    name, budget = split_name(text, simulations)
+    path = find(name)
+    if path is None:
+        raise PlayerError(
+            f"there is no player '{text}': it is no run directory, model file, model hash or demo, "
+            f"nor one of {FIXED}."
+        )
+    return model_player(load(path, game), budget, choice=choice, seed=seed, name=f"{name}@{budget}")
+
+
+def _fixed(text: str, kind: str, number: str, game: Game, seed: int) -> Player:
+    if kind in ("minimax", "mcts") and not number.isdigit():
+        raise PlayerError(f"player '{text}' needs a whole number, such as {kind}:{4 if kind == 'minimax' else 400}.")
+    if kind in ("random", "heuristic", "solver") and number:
+        raise PlayerError(f"player '{kind}' takes no number, but got '{text}'.")
+    if kind == "random":
+        from .random import RandomPlayer
+
+        return RandomPlayer(game, seed)
+    if kind == "mcts":
+        from .mcts import MctsPlayer
+
+        return MctsPlayer(game, int(number), seed)
+    if kind == "solver":
+        from .solvers import SolverPlayer
+
+        return SolverPlayer(game, seed)
+    from .minimax import MinimaxPlayer
+
+    return MinimaxPlayer(game, int(number or 1), seed)

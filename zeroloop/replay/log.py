@@ -1,0 +1,119 @@
+"""The episode log: finished games in one append-only file, safe to kill at any byte.
+
+A frame is length `u32`, CRC-32 `u32` of the payload, payload. A torn frame at the end, which a killed
+process leaves behind, is cut and reported; a damaged frame before the end is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from ..errors import StoreError
+
+_FRAME = struct.Struct("<II")
+
+
+class EpisodeLog:
+    """An open log; one writer at a time (the run's lock sees to it).
+
+    Args:
+      path: the file; made if absent.
+
+    Attributes:
+      size: bytes of whole frames, where the next one goes.
+      torn: bytes of a torn frame that were cut when the log was opened.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+        self._file: BinaryIO = open(path, "a+b")  # noqa: SIM115 - kept open for the run
+        self.size = 0
+        self.torn = 0
+
+    def open_at(self, offset: int) -> Iterator[tuple[int, bytes]]:
+        """Yield (offset, payload) of every frame from `offset` on, then cut a torn tail.
+
+        Raises:
+          StoreError: a frame before the end is damaged, or the file ends before `offset`.
+        """
+        end = os.path.getsize(self.path)
+        if end < offset:
+            raise StoreError(
+                f"{self.path} has {end} bytes, but its checkpoint counts on {offset}; "
+                "the file was truncated. Restore it, or start a new run."
+            )
+        self._file.seek(offset)
+        at = offset
+        while at < end:
+            head = self._file.read(_FRAME.size)
+            payload = b""
+            if len(head) == _FRAME.size:
+                length, crc = _FRAME.unpack(head)
+                payload = self._file.read(length)
+            else:
+                length, crc = 1, 0
+            if len(payload) < length:
+                break  # torn: the process died while writing
+            if zlib.crc32(payload) != crc:
+                if at + _FRAME.size + length >= end:
+                    break
+                raise StoreError(
+                    f"{self.path} is damaged at byte {at}: its checksum does not match. "
+                    "Restore the file from a copy, or start a new run."
+                )
+            yield at, payload
+            at += _FRAME.size + length
+        self.torn = end - at
+        self.cut(at)
+
+    def cut(self, offset: int) -> None:
+        """Drop everything from `offset` on."""
+        self._file.truncate(offset)
+        self._file.seek(offset)
+        self.size = offset
+
+    def append(self, payload: bytes) -> int:
+        """Append one frame, hand it to the operating system, and return its offset.
+
+        Raises:
+          StoreError: the disk is full or gone; the log then ends where it ended before.
+        """
+        at = self.size
+        frame = _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+        try:
+            self._file.write(frame)
+            self._file.flush()
+        except OSError as error:
+            # A buffered remainder would be written later: reopen, then cut what was written.
+            reopen_error = _quietly_close(self._file)
+            self._file = open(self.path, "a+b")  # noqa: SIM115
+            self.cut(at)
+            raise StoreError(
+                f"{self.path}: a finished game could not be written ({error.strerror}"
+                f"{'; ' + reopen_error if reopen_error else ''}). Free some space and "
+                "start the same command again: it goes on from the last checkpoint."
+            ) from error
+        self.size = at + len(frame)
+        return at
+
+    def sync(self) -> None:
+        """Make everything appended so far survive a power failure."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _quietly_close(file: BinaryIO) -> str:
+    """Close a file whose buffer cannot be flushed; return why, if closing fails too."""
+    try:
+        file.close()
+    except OSError as error:
+        return str(error.strerror)
+    return ""

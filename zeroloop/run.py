@@ -1,0 +1,258 @@
+"""Run: a directory that holds everything of one training - config, models, games, checkpoints, evidence.
+
+    config.yaml      the resolved configuration         episodes.log   every finished game
+    run.json         game, rules, versions              metrics.jsonl  what was measured
+    models/          by content hash                    matches.jsonl  evidence behind promotions
+    champion newest  hash of a model                    checkpoints/   the last few, complete
+
+All writes are atomic or append-only, so the process may be killed at any line.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pathlib
+import shutil
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from . import configfile, model
+from .config import Config
+from .errors import ResumeError, StoreError
+from .files import DirectoryLock, sha256, write_directory, write_file
+from .games import make, rules_identity
+from .games.game import Game
+
+Array = npt.NDArray[Any]
+CHECKPOINT_FORMAT = 1
+
+VOLATILE = ("budget", "run.checkpoint_iterations", "run.keep_checkpoints", "evaluate.positions")
+"""Keys that may change when a run goes on; the rest is fixed at its start."""
+
+
+class Checkpoint(NamedTuple):
+    """A moment from which a run goes on."""
+
+    state: dict[str, Any]
+    """Counters, names and offsets; plain data."""
+    learner: dict[str, torch.Tensor]
+    groups: list[dict[str, Array]]
+    """Games in flight, one dictionary of arrays per self-play group."""
+
+
+class Run:
+    """An open run directory, locked for this process. Use `Run.open`."""
+
+    def __init__(self, folder: pathlib.Path, config: Config, game: Game, lock: DirectoryLock) -> None:
+        self.folder, self.config, self.game = folder, config, game
+        self._lock = lock
+        self.models = folder / "models"
+        self._checkpoints = folder / "checkpoints"
+
+    @staticmethod
+    def open(folder: pathlib.Path, config: Config) -> Run:
+        """Create the run, or open it to go on.
+
+        Raises:
+          ResumeError: in use, of another game or rules, or with another configuration.
+          StoreError: the directory cannot be made or read.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in ("models", "checkpoints"):
+                (folder / name).mkdir(exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{folder} cannot be made ({error.strerror}); give another --run.") from error
+        lock = DirectoryLock(folder)
+        try:
+            game = make(config.game.name, **config.game.options)
+            run = Run(folder, config, game, lock)
+            if (folder / "run.json").exists():
+                run._check()
+            else:
+                run._create()
+        except BaseException:
+            lock.release()
+            raise
+        return run
+
+    def _create(self) -> None:
+        stray = [p.name for p in self.folder.iterdir() if p.name not in ("models", "checkpoints", "lock")]
+        if stray:
+            raise ResumeError(
+                f"{self.folder} is not a run and not empty (it holds {stray[0]}); give another --run."
+            )
+        write_file(self.folder / "config.yaml", configfile.dump(self.config).encode())
+        from importlib.metadata import version
+
+        about = {
+            "game": self.game.id,
+            "rules_identity": rules_identity(self.game),
+            "observation_version": self.game.observation.version,
+            "config_hash": configfile.content_hash(self.config),
+            "versions": {name: version(name) for name in ("zeroloop", "torch", "numpy", "numba")},
+            "python": sys.version.split()[0],
+        }
+        write_file(self.folder / "run.json", json.dumps(about, indent=1).encode())
+
+    def _check(self) -> None:
+        about = read_json(self.folder / "run.json")
+        if about["game"] != self.game.id:
+            raise ResumeError(
+                f"{self.folder} is a run of {about['game']}, not of {self.game.id}; give another --run."
+            )
+        for key, mine in (
+            ("rules_identity", rules_identity(self.game)),
+            ("observation_version", self.game.observation.version),
+        ):
+            if about[key] != mine:
+                raise ResumeError(
+                    f"{self.folder} was started with {key} {about[key]} of {self.game.id}, which has "
+                    f"{mine} here: the rules have changed. Start a new run, or restore the old rules."
+                )
+        stored = stored_config(self.folder)
+        changed = [
+            (key, old, new)
+            for key, old, new in configfile.diff(stored, self.config)
+            if not key.startswith(VOLATILE)
+        ]
+        if changed:
+            key, old, new = changed[0]
+            raise ResumeError(
+                f"{self.folder} was started with {key}={old}, not {new}; "
+                "go on with its own configuration, or start a new run with another --run."
+            )
+        if configfile.diff(stored, self.config):
+            write_file(self.folder / "config.yaml", configfile.dump(self.config).encode())
+
+    def save_model(self, network: Any) -> str:
+        """Write the network under its content hash, make it the newest, and return the hash."""
+        name = model.save(network, self.game, self.models)
+        write_file(self.folder / "newest", name.encode())
+        return name
+
+    def load_model(self, name: str) -> model.Model:
+        """Read one of this run's models by its hash."""
+        return model.load(self.models / f"{name}.safetensors", self.game)
+
+    @property
+    def champion(self) -> str:
+        """Hash of the champion; empty before there is any model."""
+        path = self.folder / "champion"
+        return path.read_text().strip() if path.exists() else ""
+
+    @champion.setter
+    def champion(self, name: str) -> None:
+        write_file(self.folder / "champion", name.encode())
+
+    def checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Write a complete checkpoint in one step, then drop all but the last few.
+
+        Raises:
+          StoreError: the disk is full; earlier checkpoints are unharmed.
+        """
+        name = f"{checkpoint.state['iteration']:08d}"
+        target = self._checkpoints / name
+
+        def fill(folder: pathlib.Path) -> None:
+            files = {"learner.safetensors": safetensors.torch.save(checkpoint.learner)}
+            for i, arrays in enumerate(checkpoint.groups):
+                files[f"games-{i}.npz"] = pack(arrays)
+            files["state.json"] = json.dumps(checkpoint.state, sort_keys=True).encode()
+            hashes = {k: sha256(v) for k, v in files.items()}
+            about = {"format": CHECKPOINT_FORMAT, "sha256": hashes}
+            files["manifest.json"] = json.dumps(about, sort_keys=True).encode()
+            for file_name, data in files.items():
+                (folder / file_name).write_bytes(data)
+
+        if target.exists():
+            shutil.rmtree(target)
+        write_directory(target, fill)
+        for old in checkpoint_names(self.folder)[: -self.config.run.keep_checkpoints]:
+            shutil.rmtree(self._checkpoints / old)
+
+    def restore(self) -> Checkpoint | None:
+        """Return the newest checkpoint, or None for a fresh run.
+
+        Raises:
+          StoreError: it is damaged; the message names the file and the checkpoint before it.
+        """
+        names = checkpoint_names(self.folder)
+        return read_checkpoint(self.folder, names[-1]) if names else None
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        self._lock.release()
+
+
+def checkpoint_names(folder: pathlib.Path) -> list[str]:
+    """Return the names of a run's complete checkpoints, oldest first."""
+    return sorted(p.name for p in (folder / "checkpoints").glob("[0-9]*") if p.is_dir())
+
+
+def read_checkpoint(folder: pathlib.Path, name: str) -> Checkpoint:
+    """Read a checkpoint and check every file's SHA-256; StoreError where it is damaged."""
+    place = folder / "checkpoints" / name
+    manifest = read_json(place / "manifest.json")
+    if manifest.get("format") != CHECKPOINT_FORMAT:
+        raise StoreError(
+            f"{place} has checkpoint format {manifest.get('format')}; this zeroloop reads {CHECKPOINT_FORMAT}."
+        )
+    files: dict[str, bytes] = {}
+    for file_name, digest in manifest["sha256"].items():
+        path = place / file_name
+        data = path.read_bytes() if path.exists() else b""
+        if sha256(data) != digest:
+            others = [n for n in checkpoint_names(folder) if n != name]
+            hint = f" or remove {place} to go on from checkpoint {others[-1]}" if others else ""
+            raise StoreError(
+                f"{path} is damaged: its content does not match its SHA-256. "
+                f"Restore it from a copy{hint}."
+            )
+        files[file_name] = data
+    try:
+        learner = safetensors.torch.load(files["learner.safetensors"])
+    except SafetensorError as error:
+        raise StoreError(f"{place}/learner.safetensors cannot be read: {error}.") from error
+    groups = [unpack(files[f"games-{i}.npz"]) for i in range(sum("games-" in f for f in files))]
+    return Checkpoint(json.loads(files["state.json"]), learner, groups)
+
+
+def pack(arrays: dict[str, Array]) -> bytes:
+    """Return arrays as the bytes of an .npz file without pickle."""
+    buffer = io.BytesIO()
+    plain = {k: v.view(np.dtype(v.dtype.descr)) if v.dtype.names else v for k, v in arrays.items()}
+    np.savez(buffer, allow_pickle=False, **plain)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> dict[str, Array]:
+    """Read `pack`'s bytes."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Read a JSON object; StoreError where it is absent or damaged."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged: not JSON. Restore it from a copy.") from error
+    return found
+
+
+def stored_config(folder: pathlib.Path) -> Config:
+    """Return the configuration that a run was started with."""
+    path = folder / "config.yaml"
+    if not path.exists():
+        raise StoreError(f"{folder} is not a run: it has no config.yaml.")
+    return configfile.load(Config, configfile.Layer.from_file(path))

@@ -1,0 +1,175 @@
+"""The collector: self-play groups on the threads of this process. Knows nothing of learning.
+
+`collect` runs every group until it has made its share of moves; finished games go out as they end, or, in
+deterministic runs, at the end of the phase in the order of the groups.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..config import Config
+from ..episode import Episode
+from ..evaluator import NetworkEvaluator
+from ..evaluator.choice import Choice, cores, make_evaluator
+from ..games.game import Game
+from ..networks import Network
+from . import Chooser, SelfPlay
+
+Array = npt.NDArray[Any]
+
+
+class LocalCollector:
+    """Plays on `selfplay.threads` threads, one group each; on a GPU two, so that search and inference overlap.
+
+    Args:
+      on_episode: called with every finished game, one call at a time.
+      make_player, opponent_label: see `SelfPlay`; needed where opponents are configured.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        config: Config,
+        choice: Choice,
+        on_episode: Callable[[Episode], None],
+        make_player: Callable[[str], Chooser] | None = None,
+        opponent_label: Callable[[str, int], str] | None = None,
+    ) -> None:
+        self.game, self.config, self.choice = game, config, choice
+        self.threads = config.selfplay.threads or cores()
+        self._per_thread = 1 if choice.device == "cpu" else 2
+        self._on_episode = on_episode
+        self._lock = threading.Lock()
+        number = self.threads * self._per_thread
+        self.pending: list[list[Episode]] = [[] for _ in range(number)]
+        """Games of this phase that deterministic runs have not handed out yet, by group."""
+        self.groups = [
+            SelfPlay(
+                game,
+                config,
+                group=i,
+                groups=number,
+                on_episode=self._receiver(i),
+                make_player=make_player,
+                opponent_label=opponent_label,
+            )
+            for i in range(number)
+        ]
+        self.evaluators: list[NetworkEvaluator] = []
+        self._pool = ThreadPoolExecutor(self.threads)
+
+    def _receiver(self, group: int) -> Callable[[Episode], None]:
+        if self.config.run.deterministic:
+            return self.pending[group].append
+
+        def receive(episode: Episode) -> None:
+            with self._lock:
+                self._on_episode(episode)
+
+        return receive
+
+    def publish(self, network: Network, name: str) -> None:
+        """Let every group play on with this network."""
+        size = [self.config.selfplay.games]
+        self.evaluators = [
+            make_evaluator(self.game, network, self.choice, size, 1) for _ in self.groups
+        ]
+        for group, evaluator in zip(self.groups, self.evaluators, strict=True):
+            group.publish(evaluator, name)
+
+    def set_progress(self, progress: float) -> None:
+        """Resolve schedules over the run."""
+        for group in self.groups:
+            group.set_progress(progress)
+
+    def collect(self, quotas: list[int], stop: Callable[[], bool]) -> bool:
+        """Play until group i has made `quotas[i]` moves in all.
+
+        Args:
+          stop: asked before each tick; when true, groups end their tick and stop where they are.
+
+        Returns:
+          Whether every quota is reached.
+        """
+        n = self._per_thread
+        jobs = [
+            self._pool.submit(self._drive, range(i * n, (i + 1) * n), quotas, stop)
+            for i in range(self.threads)
+        ]
+        done = all([job.result() for job in jobs])
+        if done and self.config.run.deterministic:
+            for episodes in self.pending:
+                for episode in episodes:
+                    self._on_episode(episode)
+                episodes.clear()
+        return done
+
+    def _drive(self, numbers: range, quotas: list[int], stop: Callable[[], bool]) -> bool:
+        """Turn this thread's groups in rotation: while one waits for the device, another searches."""
+        live = list(numbers)
+        while live:
+            halt = stop()
+            # A quota of 0 makes a turn take in its answer and submit nothing.
+            live = [i for i in live if self.groups[i].turn(0 if halt else quotas[i])]
+        return all(self.groups[i].moves >= quotas[i] for i in numbers)
+
+    def counters(self) -> dict[str, int]:
+        """Totals of all groups since `clear_counters`: simulations, evaluations, cache hits, moves so far."""
+        total: dict[str, int] = {"moves": 0, "evaluations": 0}
+        for group in self.groups:
+            total["moves"] += group.moves
+            for name, value in group.forest.counters.items():
+                total[name] = total.get(name, 0) + value
+        total["evaluations"] = sum(e.rows for e in self.evaluators)
+        return total
+
+    def clear_counters(self) -> None:
+        """Set all counters but moves to 0."""
+        for group in self.groups:
+            group.forest.clear_counters()
+        for evaluator in self.evaluators:
+            evaluator.rows = 0
+
+    def snapshot(self) -> list[dict[str, Array]]:
+        """Return the games in flight of every group, with what a deterministic run must remember."""
+        out = []
+        for group, episodes in zip(self.groups, self.pending, strict=True):
+            arrays = group.snapshot()
+            if self.config.run.deterministic:
+                arrays |= {f"cache.{k}": v for k, v in group.forest.cache._asdict().items()}
+                data = [e.to_bytes() for e in episodes]
+                arrays["pending.sizes"] = np.array([len(d) for d in data], np.int64)
+                arrays["pending.bytes"] = np.frombuffer(b"".join(data), np.uint8)
+            out.append(arrays)
+        return out
+
+    def restore(
+        self, groups: list[dict[str, Array]], labels: list[list[str]], finished: set[int]
+    ) -> None:
+        """Continue from a snapshot, after `publish`; `finished` games are not played again."""
+        for i, (group, arrays) in enumerate(zip(self.groups, groups, strict=True)):
+            group.restore(arrays, labels[i], finished)
+            if self.config.run.deterministic:
+                for name, mine in group.forest.cache._asdict().items():
+                    mine[...] = arrays[f"cache.{name}"]
+                at = 0
+                for size in arrays["pending.sizes"]:
+                    data = arrays["pending.bytes"][at : at + int(size)].tobytes()
+                    self.pending[i].append(Episode.from_bytes(data, self.game))
+                    at += int(size)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of all forests and caches."""
+        return sum(group.forest.bytes for group in self.groups)
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._pool.shutdown()

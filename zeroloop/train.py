@@ -1,0 +1,456 @@
+"""THE loop: play, learn, measure, promote - until the budget is spent. Safe to kill at any line."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from . import draws, judge, model, rating
+from .config import Config
+from .episode import Episode
+from .errors import ResumeError
+from .evaluator.choice import Choice, choose, relative_points, shapes_of
+from .learner import Learner
+from .metrics import Events
+from .networks import Network, build
+from .players import SearchPlayer, model_player, parse
+from .promotion import Decision, decide, gather, match_results
+from .replay import Limiter, Replay
+from .replay.log import EpisodeLog
+from .run import Checkpoint, Run
+from .selfplay.collector import LocalCollector
+
+Report = Callable[[str, dict[str, Any]], None]
+"""Called with (kind, values) as the run goes on: `say`, `phase`, `metrics`, `decision`."""
+
+
+class Outcome(NamedTuple):
+    """How a session of training ended."""
+
+    finished: bool
+    """The budget is spent; False where it was interrupted."""
+    iteration: int
+    seconds: float
+    champion: str
+
+
+def train(run: Run, report: Report, stop: Callable[[], bool] = lambda: False) -> Outcome:
+    """Train until the budget of `run.config` is spent, or until `stop()`; then the same call goes on.
+
+    Raises:
+      ResumeError, StoreError: the run cannot go on; nothing finished is lost.
+    """
+    loop = _Loop(run, report, stop)
+    try:
+        while not loop.stopped and (loop.progress() < 1 or loop.phase != "collect"):
+            if loop.phase == "collect":
+                loop.collect()  # 1 play: whole games, until the iteration's moves are made
+            if loop.phase == "learn":
+                loop.learn()  # 2 learn: as many steps as the new positions have earned
+            if loop.phase == "evaluate":
+                loop.evaluate()  # 3 measure the candidate, 4 judge, 5 promote
+        if loop.stopped or loop.unsaved:
+            loop.checkpoint()
+        return Outcome(not loop.stopped, loop.iteration, loop.seconds(), run.champion)
+    finally:
+        loop.close()
+
+
+class _Loop:
+    """The state of a session; everything that a resumed session needs is in its checkpoint."""
+
+    def __init__(self, run: Run, report: Report, stop: Callable[[], bool]) -> None:
+        self.run, self.report, self._stop = run, report, stop
+        self.config, self.game = run.config, run.game
+        torch.set_num_threads(1)  # the learner brings its own threads
+        c = self.config
+        self.choice: Choice = choose(c.run.device, c.run.backend, c.run.precision)
+        report("say", {"text": f"inference: {self.choice}"})
+        network = build(c.network, shapes_of(self.game), c.run.seed)
+        device = self.choice.device
+        self.learner = Learner(network, c.learn, relative_points(self.game), device)
+        self.replay = Replay(
+            self.game,
+            c.replay,
+            seed=c.run.seed,
+            root_value_weight=c.learn.root_value_weight,
+            reply="reply" in c.network.heads,
+        )
+        self.limiter = Limiter(c.learn.reuse, c.learn.batch_size)
+        self.log = EpisodeLog(run.folder / "episodes.log")
+        self.offsets: deque[tuple[int, int]] = deque()
+        """(number of its first position, offset in the log) of each episode that the window may hold."""
+        self.collector = LocalCollector(
+            self.game, c, self.choice, self._keep, self._opponent, self._opponent_label
+        )
+        self.events = Events(run.folder)
+        self.judged = judge.judged_positions(self.game, c.evaluate.positions, run.folder, report)
+        self.stopped = self.unsaved = False
+        self.phase, self.iteration, self.evaluations = "collect", 0, 0
+        self.quotas = [0] * len(self.collector.groups)
+        self.next_evaluation = c.evaluate.every_positions
+        self.evaluate_seconds = self._before = 0.0
+        self.stats = {"points": 0.0, "draws": 0, "truncated": 0, "plies": 0, "games": 0}
+        self.elo: float | None = None
+        self.play_seconds = 0.0
+        self.before = (0.0, 0, 0)
+        self._started = time.monotonic()
+        self._resume()
+
+    # The clock and the budget.
+
+    def seconds(self) -> float:
+        """Wall-clock seconds over all sessions."""
+        return self._before + time.monotonic() - self._started
+
+    def progress(self) -> float:
+        """Share of the budget that is spent, 0..1; a deterministic run counts positions only."""
+        budget = self.config.budget
+        spent = self.replay.total / budget.positions
+        if budget.minutes > 0 and not self.config.run.deterministic:
+            spent = max(spent, self.seconds() / (60 * budget.minutes))
+        return min(spent, 1.0)
+
+    def stop(self) -> bool:
+        """Return whether the person at the keyboard wants to stop."""
+        self.stopped = self.stopped or self._stop()
+        return self.stopped
+
+    # The phases.
+
+    def collect(self) -> None:
+        """Play this iteration's moves with the newest model, or the champion where promotion is a gate."""
+        c = self.config
+        self._publish()
+        if all(g.moves >= q for g, q in zip(self.collector.groups, self.quotas, strict=True)):
+            groups = len(self.quotas)
+            size = min(c.run.iteration_positions, max(2 * c.learn.batch_size, self.replay.total // 8))
+            self.quotas = [g.moves + -(-size // groups) for g in self.collector.groups]
+        self.collector.clear_counters()
+        self.before = (time.monotonic(), self.replay.total, self.collector.counters()["moves"])
+        self.report("phase", {"name": "play", "iteration": self.iteration})
+        if self.collector.collect(self.quotas, self._stop_or_spent):
+            self.phase = "learn"
+        elif not self.stop():
+            self.quotas = [g.moves for g in self.collector.groups]  # the time is up
+            self.phase = "learn"
+        self.play_seconds = time.monotonic() - self.before[0]
+
+    def _stop_or_spent(self) -> bool:
+        minutes = self.config.budget.minutes
+        spent = minutes > 0 and self.seconds() > 60 * minutes
+        return self.stop() or (spent and not self.config.run.deterministic)
+
+    def learn(self) -> None:
+        """Make the optimiser steps that are owed."""
+        c = self.config
+        begun, progress, losses = time.monotonic(), self.progress(), dict[str, float]()
+        owed = self.limiter.owed(self.replay.total, self.learner.steps)
+        self.report("phase", {"name": "learn", "iteration": self.iteration, "steps": owed})
+        done = 0
+        for _ in range(owed):
+            if self._stop_or_spent():
+                break
+            batch = self.replay.sample(c.learn.batch_size, self.learner.steps)
+            for name, value in self.learner.step(batch, progress).items():
+                losses[name] = losses.get(name, 0.0) + value
+            done += 1
+        self.unsaved = True
+        if self.stopped:
+            return
+        self.phase = "evaluate"
+        self._write_metrics(losses, done, time.monotonic() - begun)
+
+    def evaluate(self) -> None:
+        """Measure the newest model where that is due, promote it where the evidence says so, checkpoint."""
+        c, last = self.config, self.progress() >= 1
+        share = self.evaluate_seconds / max(self.seconds(), 1e-9)
+        afford = c.run.deterministic or share <= c.evaluate.max_share
+        due = last or (self.replay.total >= self.next_evaluation and afford)
+        if due and self.learner.steps:
+            begun = time.monotonic()
+            decision = self._judge_candidate()
+            self.evaluate_seconds += time.monotonic() - begun
+            if decision is None:
+                return  # interrupted: the resumed session measures again
+            self.evaluations += 1
+            self.next_evaluation = self.replay.total + c.evaluate.every_positions
+        self.phase = "collect"
+        self.iteration += 1
+        if due or self.iteration % c.run.checkpoint_iterations == 0:
+            self.checkpoint()
+
+    def _judge_candidate(self) -> Decision | None:
+        c, run = self.config, self.run
+        network = self.learner.averaged()
+        name = run.save_model(network)
+        self.report("phase", {"name": "evaluate", "iteration": self.iteration})
+        candidate = self._player(model.Model(name, network, self.game))
+        champion = self._player(run.load_model(run.champion))
+        opponents = {
+            label: parse(label, self.game, seed=c.run.seed) for label in c.evaluate.opponents
+        }
+
+        def progress(text: str) -> None:
+            self.report("note", {"text": text})
+            if self.stop():
+                raise _Interrupted
+
+        try:
+            found = gather(
+                self.game,
+                c,
+                candidate,
+                champion,
+                opponents,
+                seed=c.run.seed + 1000 * (self.evaluations + 1),
+                progress=progress,
+            )
+        except _Interrupted:
+            return None
+        decision = decide(c, found)
+        values: dict[str, float] = {}
+        if self.judged is not None:
+            values = judge.live_accuracy(self.judged, candidate)
+        row = {
+            "iteration": self.iteration,
+            "positions": self.replay.total,
+            "seconds": self.seconds(),
+            "model": name,
+            **decision.summary(),
+            **values,
+        }
+        with open(run.folder / "matches.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self._rate(name)
+        if decision.promoted:
+            run.champion = name
+        self.report("decision", {**row, "elo": self.elo})
+        return decision
+
+    def _rate(self, name: str) -> None:
+        """Rate all models of the run by maximum likelihood, the random start being 0."""
+        players, results = match_results(self.run.folder / "matches.jsonl")
+        anchor = results[0].b
+        found = rating.maximum_likelihood_elo(players, results, anchor)
+        label = f"{name[: model.SHORT]}@{self.config.match.simulations}"
+        self.elo = found[label].elo
+
+    def _player(self, loaded: model.Model) -> SearchPlayer:
+        return model_player(
+            loaded, self.config.match.simulations, choice=self.choice, seed=self.config.run.seed
+        )
+
+    # What the collector needs.
+
+    def _publish(self) -> None:
+        if self.config.promote.mode == "gate":
+            network: Network = self.run.load_model(self.run.champion).network
+            name = self.run.champion
+        else:
+            network = self.learner.averaged()
+            name = model.sha256(model.encode(network, self.game))
+        if self._restoring is not None:
+            # The evaluation cache of an interrupted deterministic phase is part of its checkpoint.
+            self.collector.publish(network, name)
+            groups, labels, finished = self._restoring
+            self._restoring = None
+            self.collector.restore(groups, labels, finished)
+        else:
+            self.collector.publish(network, name)
+        self.collector.set_progress(self.progress())
+
+    def _keep(self, episode: Episode) -> None:
+        """Store a finished game: first on disk, then in the window."""
+        offset = self.log.append(episode.to_bytes())
+        self._count(episode, offset)
+
+    def _count(self, episode: Episode, offset: int) -> None:
+        self.offsets.append((self.replay.total, offset))
+        self.replay.add([episode])
+        oldest = self.replay.total - len(self.replay)
+        while len(self.offsets) > 1 and self.offsets[1][0] <= oldest:
+            self.offsets.popleft()
+        s = self.stats
+        s["games"] += 1
+        s["plies"] += episode.plies
+        s["points"] += float(episode.final_value[0]) * self.game.scale
+        s["draws"] += int(np.ptp(episode.final_value) == 0)
+        s["truncated"] += int(episode.truncated)
+
+    def _opponent_label(self, player: str, key: int) -> str:
+        """Return whom to seat: a past model by its hash, or the player itself."""
+        if player != "past":
+            return player
+        past = sorted(p.stem for p in self.run.models.glob("*.safetensors"))
+        seed = np.uint64(self.config.run.seed)
+        return past[draws.integer(seed, draws.SEATING, key, 2, 0, len(past))]
+
+    def _opponent(self, label: str) -> Any:
+        seed = self.config.run.seed
+        if label == "policy":
+            from .players import PolicyPlayer
+
+            network = self.learner.averaged()
+            from .evaluator.choice import make_evaluator
+
+            evaluator = make_evaluator(self.game, network, self.choice, [self.config.selfplay.games])
+            return PolicyPlayer(self.game, evaluator, name=label, seed=seed)
+        if (self.run.models / f"{label}.safetensors").exists():
+            return self._player(self.run.load_model(label))
+        return parse(label, self.game, seed=seed)
+
+    # Metrics, checkpoints, resume.
+
+    def _write_metrics(self, losses: dict[str, float], steps: int, learn_seconds: float) -> None:
+        c, s, counted = self.config, self.stats, self.collector.counters()
+        moves = counted["moves"] - self.before[2]
+        play = max(self.play_seconds, 1e-9)
+        asked = counted["evaluations"] + counted["cache_hits"]
+        values: dict[str, float] = {
+            "iteration": self.iteration,
+            "seconds": self.seconds(),
+            "progress": self.progress(),
+            "games": self.replay.games,
+            "positions": self.replay.total,
+            "steps": self.learner.steps,
+            "window": len(self.replay),
+            "games_per_second": s["games"] / play,
+            "positions_per_second": (self.replay.total - self.before[1]) / play,
+            "simulations_per_second": counted["simulations"] / play,
+            "evaluations_per_second": counted["evaluations"] / play,
+            "overflows": counted["overflows"],
+            "play_seconds": self.play_seconds,
+            "learn_seconds": learn_seconds,
+            "evaluate_seconds": self.evaluate_seconds,
+        }
+        if asked:
+            values["cache_hit_rate"] = counted["cache_hits"] / asked
+        if moves:
+            values["simulations_per_move"] = counted["simulations"] / moves
+        if s["games"]:
+            values["plies_per_game"] = s["plies"] / s["games"]
+            values["first_seat_points"] = s["points"] / s["games"]
+            values["draw_rate"] = s["draws"] / s["games"]
+        if steps:
+            values["trained_per_second"] = steps * c.learn.batch_size / max(learn_seconds, 1e-9)
+            values["learning_rate"] = losses.pop("learning_rate") / steps
+            values |= {f"loss/{head}": total / steps for head, total in losses.items()}
+        self.events.scalars(values)
+        self.report("metrics", values)
+        s.update(points=0.0, draws=0, plies=0, games=0)
+
+    def checkpoint(self) -> None:
+        """Write everything that a resumed session needs."""
+        self.log.sync()
+        first, offset = self.offsets[0] if self.offsets else (0, 0)
+        matches = self.run.folder / "matches.jsonl"
+        state = {
+            "phase": self.phase,
+            "iteration": self.iteration,
+            "seconds": self.seconds() if not self.config.run.deterministic else 0.0,
+            "evaluate_seconds": self.evaluate_seconds if not self.config.run.deterministic else 0.0,
+            "evaluations": self.evaluations,
+            "next_evaluation": self.next_evaluation,
+            "quotas": self.quotas,
+            "games": self.replay.games,
+            "positions": self.replay.total,
+            "steps": self.learner.steps,
+            "log_size": self.log.size,
+            "window_first": first,
+            "window_offset": offset,
+            "window_games": len(self.offsets),
+            "champion": self.run.champion,
+            "matches": matches.stat().st_size if matches.exists() else 0,
+            "labels": [group.labels for group in self.collector.groups],
+        }
+        snapshot = self.collector.snapshot() if self._restoring is None else self._restoring[0]
+        self.run.checkpoint(Checkpoint(state, self.learner.tensors(), snapshot))
+        self.unsaved = False
+
+    def _resume(self) -> None:
+        """Go on from the newest checkpoint, or begin: the random start is the first champion."""
+        self._restoring: tuple[list[Any], list[list[str]], set[int]] | None = None
+        found = self.run.restore()
+        deterministic = self.config.run.deterministic
+        if found is None:
+            kept = 0
+            if deterministic:
+                self.log.cut(0)
+            else:
+                for offset, payload in self.log.open_at(0):
+                    self._count(Episode.from_bytes(payload, self.game), offset)
+                    kept += 1
+            (self.run.folder / "matches.jsonl").unlink(missing_ok=True)
+            self.run.champion = self.run.save_model(self.learner.averaged())
+            self._skip_finished(kept)
+            return
+        state = found.state
+        if len(found.groups) != len(self.collector.groups):
+            raise ResumeError(
+                f"{self.run.folder} was played by {len(found.groups)} groups of games; this machine would use "
+                f"{len(self.collector.groups)}. Go on with --set selfplay.threads={len(found.groups)}."
+            )
+        self.learner.restore(found.learner)
+        for name in ("phase", "iteration", "evaluations", "next_evaluation", "quotas"):
+            setattr(self, name, state[name])
+        self._before, self.evaluate_seconds = state["seconds"], state["evaluate_seconds"]
+        if deterministic:
+            self.log.cut(state["log_size"])
+            self.run.champion = state["champion"]
+        matches = self.run.folder / "matches.jsonl"
+        if matches.exists():
+            with open(matches, "r+b") as file:
+                file.truncate(state["matches"])
+        self.replay.total = state["window_first"]
+        self.replay.games = state["games"] - state["window_games"]
+        finished = set()
+        for offset, payload in self.log.open_at(state["window_offset"]):
+            episode = Episode.from_bytes(payload, self.game)
+            self._count(episode, offset)
+            if offset >= state["log_size"]:
+                finished.add(episode.game_id)
+        self.stats.update(points=0.0, draws=0, plies=0, games=0)
+        self._restoring = (found.groups, state["labels"], finished)
+        told = f"resumed at iteration {self.iteration}, {self.replay.total} positions"
+        if finished:
+            told += f"; {len(finished)} games were finished after the checkpoint and are kept"
+        if self.log.torn:
+            told += f"; a torn tail of {self.log.torn} bytes was cut from the log"
+        self.report("say", {"text": told})
+
+    def _skip_finished(self, kept: int) -> None:
+        """Without a checkpoint, keep the games that an earlier session finished and never replay their keys."""
+        if kept:
+            finished = set()
+            for _, payload in self.log.open_at(0):
+                finished.add(Episode.from_bytes(payload, self.game).game_id)
+            for group in self.collector.groups:
+                group.played = finished
+            self.report("say", {"text": f"kept {kept} games of a session that ended before its first checkpoint"})
+
+    def close(self) -> None:
+        """Stop threads and close files."""
+        self.collector.close()
+        self.learner.close()
+        self.events.close()
+        self.log.close()
+
+
+class _Interrupted(Exception):
+    """Raised out of a match when the person at the keyboard wants to stop."""
+
+
+def settings(config: Config) -> str:
+    """Return the main numbers of a configuration in one line."""
+    s = config.search
+    return (
+        f"{s.rule} search, {s.simulations.to_plain()} simulations, "
+        f"{config.network.blocks}x{config.network.channels} {config.network.kind} network"
+    )
