@@ -128,7 +128,7 @@ class _Loop:
         """Play this iteration's moves with the newest model, or the champion where promotion is a gate."""
         c = self.config
         self._publish()
-        if all(g.moves >= q for g, q in zip(self.collector.groups, self.quotas, strict=True)):
+        if not self.midway():
             groups = len(self.quotas)
             size = min(c.run.iteration_positions, max(2 * c.learn.batch_size, self.replay.total // 8))
             self.quotas = [g.moves + -(-size // groups) for g in self.collector.groups]
@@ -141,6 +141,10 @@ class _Loop:
             self.quotas = [g.moves for g in self.collector.groups]  # the time is up
             self.phase = "learn"
         self.play_seconds = time.monotonic() - self.before[0]
+
+    def midway(self) -> bool:
+        """Return whether a phase of self-play was begun and not ended."""
+        return any(g.moves < q for g, q in zip(self.collector.groups, self.quotas, strict=True))
 
     def _stop_or_spent(self) -> bool:
         minutes = self.config.budget.minutes
@@ -256,14 +260,8 @@ class _Loop:
         else:
             network = self.learner.averaged()
             name = model.sha256(model.encode(network, self.game))
-        if self._restoring is not None:
-            # The evaluation cache of an interrupted deterministic phase is part of its checkpoint.
-            self.collector.publish(network, name)
-            groups, labels, finished = self._restoring
-            self._restoring = None
-            self.collector.restore(groups, labels, finished)
-        else:
-            self.collector.publish(network, name)
+        # The evaluation cache of an interrupted deterministic phase came back with its checkpoint.
+        self.collector.publish(network, name, keep_cache=self.midway())
         self.collector.set_progress(self.progress())
 
     def _keep(self, episode: Episode) -> None:
@@ -370,13 +368,12 @@ class _Loop:
             "matches": matches.stat().st_size if matches.exists() else 0,
             "labels": [group.labels for group in self.collector.groups],
         }
-        snapshot = self.collector.snapshot() if self._restoring is None else self._restoring[0]
+        snapshot = self.collector.snapshot(self.midway())
         self.run.checkpoint(Checkpoint(state, self.learner.tensors(), snapshot))
         self.unsaved = False
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint, or begin: the random start is the first champion."""
-        self._restoring: tuple[list[Any], list[list[str]], set[int]] | None = None
         found = self.run.restore()
         deterministic = self.config.run.deterministic
         if found is None:
@@ -417,7 +414,7 @@ class _Loop:
             if offset >= state["log_size"]:
                 finished.add(episode.game_id)
         self.stats.update(points=0.0, draws=0, plies=0, games=0)
-        self._restoring = (found.groups, state["labels"], finished)
+        self.collector.restore(found.groups, state["labels"], finished)
         told = f"resumed at iteration {self.iteration}, {self.replay.total} positions"
         if finished:
             told += f"; {len(finished)} games were finished after the checkpoint and are kept"

@@ -5,7 +5,7 @@ Exporting through ONNX or tracing takes a second per model; a run makes hundreds
 
 from __future__ import annotations
 
-import os
+import sys
 from functools import singledispatch
 from typing import Any
 
@@ -18,7 +18,8 @@ from ..errors import BackendError
 from ..networks import Network, folded, towers
 from . import Floats, Output
 
-os.environ.setdefault("OPENVINO_TELEMETRY_DISABLED", "1")
+# `import openvino` reports itself to its maker through this module unless it cannot be imported.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 try:
     import openvino as ov

@@ -1,8 +1,9 @@
 """Prove on random play that a game keeps the laws of the contract, and explain rules that fail.
 
-The laws are written once, in `walk`. It runs as plain Python, where a mistake in a rule shows its
-line; compiled, ply by ply beside the plain run; and compiled over all games. Random game number S
-draws its setup and its moves from the seed S, so `--seed S` plays it again.
+`record` plays random games, asks every rule at every ply and writes the answers down. It runs as
+plain Python, where a mistake in a rule shows its line, and compiled. NumPy then compares what was
+written with the laws, and the plain answers with the compiled ones. Random game number S draws its
+setup and moves from the seed S, so `--seed S` plays it again.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import sys
 import time
 import traceback
 import types
-from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -26,7 +27,6 @@ from ..compiled import INTERPRETED, helper, kernel
 from ..errors import GameError, LawBroken
 from .game import (
     CHANCE,
-    RULES,
     TERMINAL,
     Game,
     apply_action,
@@ -46,7 +46,42 @@ PLAIN_PLIES = 300
 GUARD = 16
 """Spare entries behind each id buffer, to notice a rule that writes too far."""
 TOLERANCE = 1e-5
-"""Allowed error of probabilities' sum, and of floats between compiled and plain Python."""
+"""Allowed error of a sum of probabilities, and of floats between compiled and plain Python."""
+JUNK = (-7, -8)
+"""What id buffers hold before the first and the second call."""
+MEMORY = 1 << 25
+"""Bytes of answers that are kept at a time."""
+
+LAWS = (
+    "initial writes the whole record, from its seed alone",
+    "to_play is a seat, CHANCE or TERMINAL",
+    "legal ids ascend, are in range and fit max_legal",
+    "chance outcomes are unique and their probabilities sum to 1",
+    "outcome is a row of the outcome table",
+    "observe writes every cell, and finite numbers",
+    "heuristic lies in [-1, 1]",
+    "a rule that only asks leaves the state alone",
+    "a state is its bytes and nothing else",
+    "every image is the same game",
+    "every game ends within max_plies",
+    "names and position texts read back",
+    "compiled rules do what they do as plain Python",
+)
+(
+    INITIAL, MOVER, LEGAL, DICE, OUTCOME, OBSERVE, HEURISTIC, ASKING, BYTES, IMAGE, ENDS, TEXT, SAME,
+) = LAWS  # fmt: skip
+
+# Columns of `Answers.states`: each call that only asks gets its own copy of the state. From IMAGES
+# on come, for each symmetry, the state's image, the image after the move, and the next state's image.
+STATE, ASK_MOVER, ASK_CHOICES, ASK_VIEW, ASK_OUTCOME, ASK_GUESS = 0, 1, 2, 4, 6, 7
+DIRTY, NEXT, AGAIN, IMAGES = 8, 9, 10, 11
+ASKED = {
+    ASK_MOVER: "to_play",
+    ASK_CHOICES: "legal_actions or chance_outcomes",
+    ASK_VIEW: "observe",
+    ASK_OUTCOME: "outcome",
+    ASK_GUESS: "heuristic",
+}
 
 
 class CheckReport(NamedTuple):
@@ -59,383 +94,377 @@ class CheckReport(NamedTuple):
     notes: list[str]
 
 
-LAWS = (
-    "initial writes the whole record, from its seed alone",
-    "a rule that only asks leaves the state alone",
-    "to_play is a seat, CHANCE or TERMINAL",
-    "legal ids ascend, are in range and fit max_legal",
-    "chance outcomes are unique and their probabilities sum to 1",
-    "outcome is a row of the outcome table",
-    "observe writes every cell, and finite numbers",
-    "heuristic lies in [-1, 1]",
-    "every image is the same game",
-    "a state is its bytes and nothing else",
-    "every game ends within max_plies",
-    "names and position texts read back",
-    "compiled rules do what they do as plain Python",
-)
-INITIAL, READ_ONLY, MOVER, LEGAL, DICE, OUTCOME, OBSERVE = 0, 1, 2, 3, 4, 5, 6
-HEURISTIC, IMAGE, BYTES, ENDS, TEXT, SAME = 7, 8, 9, 10, 11, 12
-
-R_TO_PLAY, R_LEGAL, R_CHANCE, R_OUTCOME, R_OBSERVE, R_HEURISTIC = 1, 2, 4, 5, 6, 9
-"""Places in RULES."""
-
-# What `walk` returns: 0, or a fault. Its values are noted as {a}, {b}, {c}; {a} is the byte of
-# {field}, or {c} the number of {rule}, where the sentence has those.
-(
-    DIRTY, CHANGED, NO_MOVER, BAD_COUNT, PAST_END, ORDER, BAD_ID, UNSTEADY, TWICE, BAD_PROBABILITY,
-    BAD_TOTAL, BAD_ROW, BAD_CELL, BAD_FACT, BAD_GUESS, NOT_IDENTITY, TURNED_MOVER, TURNED_ROW,
-    TURNED_COUNT, TURNED_ID, TURNED_MOVE, HIDDEN, PADDING, ENDLESS,
-) = range(1, 25)  # fmt: skip
-FAULTS = {
-    DIRTY: (INITIAL, "initial, called twice with one seed, on zeros and on 0xFF, differs in {field}"),
-    CHANGED: (READ_ONLY, "{rule} changes {field}"),
-    NO_MOVER: (MOVER, "to_play returns {a:g}; allowed: 0 to {b:g}, CHANCE (-1), TERMINAL (-2)"),
-    BAD_COUNT: (LEGAL, "{rule} returns {a:g}; allowed: 1 to {b:g}"),
-    PAST_END: (LEGAL, "{rule} writes entry {a:g} of its buffer; allowed: {b:g} entries"),
-    ORDER: (LEGAL, "legal_actions lists id {a:g} after {b:g}; ids must ascend"),
-    BAD_ID: (LEGAL, "legal_actions lists id {a:g}; allowed: 0 to {b:g}"),
-    UNSTEADY: (LEGAL, "{rule}, called twice on one state, gives {a:g} and then {b:g}"),
-    TWICE: (DICE, "chance_outcomes lists outcome {a:g} twice"),
-    BAD_PROBABILITY: (DICE, "chance_outcomes gives outcome {a:g} the probability {b:g}"),
-    BAD_TOTAL: (DICE, "the {b:g} probabilities of chance_outcomes sum to {a:.6g}"),
-    BAD_ROW: (OUTCOME, "outcome returns {a:g}; allowed: 0 to {b:g}"),
-    BAD_CELL: (OBSERVE, "plane {a:g}, row {b:g}, column {c:g} is not written or not finite"),
-    BAD_FACT: (OBSERVE, "global {a:g} is not written or not finite"),
-    BAD_GUESS: (HEURISTIC, "heuristic gives {a:g} for seat {b:g}"),
-    NOT_IDENTITY: (IMAGE, "symmetry with k = 0 changes {field}"),
-    TURNED_MOVER: (IMAGE, "to_play is {a:g} in image {b:g} and {c:g} in the state"),
-    TURNED_ROW: (IMAGE, "outcome is {a:g} in image {b:g} and {c:g} in the state"),
-    TURNED_COUNT: (IMAGE, "image {b:g} has {a:g} actions or chance outcomes, the state {c:g}"),
-    TURNED_ID: (IMAGE, "action {a:g} turns into {c:g}, which is not legal in image {b:g}"),
-    TURNED_MOVE: (IMAGE, "action {b:g}, played before or after turning to image {c:g}, "
-                         "differs in {field}"),
-    HIDDEN: (BYTES, "apply_action with {b:g}, called twice on one state, differs in {field}"),
-    PADDING: (BYTES, "apply_action writes to the padding behind the record"),
-    ENDLESS: (ENDS, "after {a:g} plies, which is max_plies, to_play is still {b:g}"),
-}  # fmt: skip
-
-# Rows of the bench's states; from IMAGES on two rows per image, the state's and the next one's.
-HERE, BEFORE, NEXT, SPARE, IMAGES = 0, 1, 2, 3, 4
-A_MOVER, A_COUNT, A_ROW, A_ACTION = 0, 1, 2, 3
-
-
 class Limits(NamedTuple):
-    """The facts of the game that the laws compare with."""
+    """The facts of a game that `record` needs."""
 
     seats: int
     actions: int
-    legal: int
-    chance: int
     plies: int
-    rows: int
-    images: int
-    record: int
-    payload: int
 
 
-class Bench(NamedTuple):
-    """All that a walk writes, so that two walks can be compared; two rows hold two calls of a rule."""
+class Answers(NamedTuple):
+    """What the rules answered, one row per ply; a second axis of 2 holds two calls of a rule."""
 
+    used: Any
+    """Number of rows written."""
+    where: Any
+    """Number of the game, ply."""
     states: Any
-    raw: Any
-    legal: Any
+    mover: Any
+    row: Any
+    count: Any
+    ids: Any
     probability: Any
     planes: Any
     facts: Any
-    image_legal: Any
-    moved: Any
-    mark: Any
     guesses: Any
-    answers: Any
-    found: Any
-    counts: Any
-    where: Any
+    action: Any
+    image_mover: Any
+    image_row: Any
+    image_count: Any
+    image_ids: Any
+    moved: Any
 
 
 @helper
-def fail(b: Any, fault: Any, x: Any, y: Any, z: Any) -> Any:
-    """Note the values of a fault and return it."""
-    b.found[0], b.found[1], b.found[2] = x, y, z
-    return fault
-
-
-@helper
-def put(raw: Any, to: Any, source: Any) -> None:
-    """Copy the bytes of one row to another."""
-    for x in range(raw.shape[1]):
-        raw[to, x] = raw[source, x]
-
-
-@helper
-def differ(raw: Any, i: Any, j: Any) -> Any:
-    """Return the first byte at which two rows differ, or -1."""
-    for x in range(raw.shape[1]):
-        if raw[i, x] != raw[j, x]:
-            return x
-    return -1
-
-
-@helper
-def unchanged(b: Any, rule: Any) -> Any:
-    """Prove that the rule left the state alone."""
-    b.counts[READ_ONLY] += 1
-    x = differ(b.raw, HERE, BEFORE)
-    return fail(b, CHANGED, x, 0, rule) if x >= 0 else 0
-
-
-@helper
-def set_up(game: Any, b: Any, n: Any, seed: Any, ply: Any) -> Any:
-    """Put the state of this ply into HERE and BEFORE."""
-    if ply > 0:
-        put(b.raw, HERE, NEXT)
-        put(b.raw, BEFORE, NEXT)
-        return 0
-    setup = int(draws.bits(seed, draws.INITIAL, 0, 0, 0) >> np.uint64(1))
-    for row in (HERE, BEFORE):
-        for x in range(n.record):
-            b.raw[row, x] = np.uint8(255 if row == BEFORE and x < n.payload else 0)
-        initial(game, b.states[row], setup)
-    b.counts[INITIAL] += 1
-    x = differ(b.raw, HERE, BEFORE)
-    return fail(b, DIRTY, x, 0, 0) if x >= 0 else 0
-
-
-@helper
-def choice_laws(game: Any, b: Any, n: Any, mover: Any) -> Any:
-    """Ask twice for the actions or chance outcomes, over buffers with different content."""
-    rule = R_CHANCE if mover == CHANCE else R_LEGAL
-    bound = n.chance if mover == CHANCE else n.legal
-    count = 0
+def ask_choices(game: Any, t: Any, i: Any, n: Any) -> Any:
+    """Ask twice for the actions or chance outcomes; return whether one can be played."""
     for run in range(2):
-        ids, probability, junk = b.legal[run], b.probability[run], -7 - run
-        for i in range(ids.shape[0]):
-            ids[i] = probability[i] = junk
-        if mover == CHANCE:
-            k = chance_outcomes(game, b.states[HERE], ids, probability)
+        state, ids = t.states[i, ASK_CHOICES + run], t.ids[i, run]
+        if t.mover[i] == CHANCE:
+            t.count[i, run] = chance_outcomes(game, state, ids, t.probability[i, run])
         else:
-            k = legal_actions(game, b.states[HERE], ids)
-        if k < 1 or k > bound:
-            return fail(b, BAD_COUNT, k, bound, rule)
-        for i in range(bound, ids.shape[0]):
-            if ids[i] != junk or probability[i] != junk:
-                return fail(b, PAST_END, i + 1, bound, rule)
-        if run == 1 and k != count:
-            return fail(b, UNSTEADY, count, k, rule)
-        count = k
-    b.answers[A_COUNT] = count
-    for i in range(count):
-        if b.legal[0, i] != b.legal[1, i]:
-            return fail(b, UNSTEADY, b.legal[0, i], b.legal[1, i], rule)
-    return unchanged(b, rule)
+            t.count[i, run] = legal_actions(game, state, ids)
+    count = t.count[i, 0]
+    if count < 1 or count > t.ids.shape[2]:
+        return False
+    if t.mover[i] >= 0:
+        for x in range(count):
+            if t.ids[i, 0, x] < 0 or t.ids[i, 0, x] >= n.actions:
+                return False
+    return True
 
 
 @helper
-def order_law(b: Any, n: Any) -> Any:
-    """Prove that the legal ids ascend and are in range."""
-    b.counts[LEGAL] += 1
-    last = -1
-    for i in range(b.answers[A_COUNT]):
-        action = b.legal[0, i]
-        if action < 0 or action >= n.actions:
-            return fail(b, BAD_ID, action, n.actions - 1, 0)
-        if action <= last:
-            return fail(b, ORDER, action, last, 0)
-        last = action
-    return 0
+def ask_images(game: Any, t: Any, i: Any) -> None:
+    """Ask every image for its mover and its actions, chance outcomes or outcome row."""
+    mover = t.mover[i]
+    for k in range(t.moved.shape[1]):
+        image = t.states[i, IMAGES + 3 * k]
+        symmetry(game, image, k)
+        t.image_mover[i, k] = to_play(game, image)
+        if mover == TERMINAL and t.image_mover[i, k] == TERMINAL:
+            t.image_row[i, k] = outcome(game, image)
+        elif mover == CHANCE and t.image_mover[i, k] == CHANCE:
+            ids, probability = t.image_ids[i, k], t.probability[i, 2]
+            t.image_count[i, k] = chance_outcomes(game, image, ids, probability)
+        elif mover >= 0 and t.image_mover[i, k] >= 0:
+            t.image_count[i, k] = legal_actions(game, image, t.image_ids[i, k])
+            for x in range(t.count[i, 0]):
+                t.moved[i, k, x] = symmetry_action(game, t.ids[i, 0, x], k)
 
 
 @helper
-def dice_law(b: Any) -> Any:
-    """Prove that the chance outcomes are unique and their probabilities positive, with sum 1."""
-    b.counts[DICE] += 1
-    total = 0.0
-    for i in range(b.answers[A_COUNT]):
-        p = b.probability[0, i]
-        if not (p > 0.0 and p <= 1.0 + TOLERANCE) or p != b.probability[1, i]:
-            return fail(b, BAD_PROBABILITY, b.legal[0, i], p, 0)
-        for j in range(i):
-            if b.legal[0, j] == b.legal[0, i]:
-                return fail(b, TWICE, b.legal[0, i], 0, 0)
-        total += p
-    if abs(total - 1.0) > TOLERANCE:
-        return fail(b, BAD_TOTAL, total, b.answers[A_COUNT], 0)
-    return 0
-
-
-@helper
-def view_laws(game: Any, b: Any) -> Any:
-    """Prove that observe writes every cell: twice, over buffers with different content."""
-    for run in range(2):
-        b.planes[run, :, :, :] = np.float32(77.5 - 100.25 * run)
-        b.facts[run, :] = np.float32(77.5 - 100.25 * run)
-        observe(game, b.states[HERE], b.planes[run], b.facts[run])
-    b.counts[OBSERVE] += 1
-    _, channels, height, width = b.planes.shape
-    for c in range(channels):
-        for row in range(height):
-            for column in range(width):
-                x = b.planes[0, c, row, column]
-                if x != b.planes[1, c, row, column] or not np.isfinite(x):
-                    return fail(b, BAD_CELL, c, row, column)
-    for i in range(b.facts.shape[1]):
-        if b.facts[0, i] != b.facts[1, i] or not np.isfinite(b.facts[0, i]):
-            return fail(b, BAD_FACT, i, 0, 0)
-    return unchanged(b, R_OBSERVE)
-
-
-@helper
-def guess_laws(game: Any, b: Any, n: Any) -> Any:
-    """Prove the law of the heuristic for every seat."""
-    for seat in range(n.seats):
-        guess = float(heuristic(game, b.states[HERE], seat))
-        b.guesses[seat] = guess
-        b.counts[HEURISTIC] += 1
-        if not (guess >= -1.0 and guess <= 1.0):
-            return fail(b, BAD_GUESS, guess, seat, 0)
-    return unchanged(b, R_HEURISTIC)
-
-
-@helper
-def image_laws(game: Any, b: Any, n: Any, mover: Any) -> Any:
-    """Prove for every image that mover, outcome and the number of actions are the state's."""
-    for k in range(n.images):
-        row = IMAGES + 2 * k
-        put(b.raw, row, HERE)
-        symmetry(game, b.states[row], k)
-        b.counts[IMAGE] += 1
-        x = differ(b.raw, row, HERE)
-        if k == 0 and x >= 0:
-            return fail(b, NOT_IDENTITY, x, 0, 0)
-        seen = to_play(game, b.states[row])
-        if seen != mover:
-            return fail(b, TURNED_MOVER, seen, k, mover)
-        if mover == TERMINAL:
-            end = outcome(game, b.states[row])
-            if end != b.answers[A_ROW]:
-                return fail(b, TURNED_ROW, end, k, b.answers[A_ROW])
-            continue
-        if mover == CHANCE:
-            count = chance_outcomes(game, b.states[row], b.image_legal[k], b.probability[2])
-        else:
-            count = legal_actions(game, b.states[row], b.image_legal[k])
-        if count != b.answers[A_COUNT]:
-            return fail(b, TURNED_COUNT, count, k, b.answers[A_COUNT])
-        if mover >= 0:
-            fault = image_actions(game, b, n, k, count)
-            if fault:
-                return fault
-    return 0
-
-
-@helper
-def image_actions(game: Any, b: Any, n: Any, k: Any, count: Any) -> Any:
-    """Prove that the image's legal ids are the images of the legal ids, one to one."""
-    for i in range(count):
-        action = b.image_legal[k, i]
-        if action >= 0 and action < n.actions:
-            b.mark[action] = 1
-    fault = 0
-    for i in range(count):
-        turned = symmetry_action(game, b.legal[0, i], k)
-        b.moved[k, i] = turned
-        if turned < 0 or turned >= n.actions or b.mark[turned] == 0:
-            fault = fail(b, TURNED_ID, b.legal[0, i], k, turned)
-            break
-        b.mark[turned] = 0
-    return fault
-
-
-@helper
-def play_on(game: Any, b: Any, n: Any, pick: Any, images: Any) -> Any:
-    """Play entry `pick` into NEXT and prove that the bytes carry the game, in every image too."""
-    action = b.legal[0, pick]
-    b.answers[A_ACTION] = action
-    b.counts[BYTES] += 1
-    for row in (NEXT, SPARE):
-        put(b.raw, row, HERE)
-        apply_action(game, b.states[row], action)
-    x = differ(b.raw, NEXT, SPARE)
-    if x >= 0:
-        return fail(b, HIDDEN, x, action, 0)
-    for x in range(n.payload, n.record):
-        if b.raw[NEXT, x] != 0:
-            return fail(b, PADDING, x, 0, 0)
-    for k in range(images):
-        row = IMAGES + 2 * k
-        put(b.raw, SPARE, row)
-        apply_action(game, b.states[SPARE], b.moved[k, pick])
-        put(b.raw, row + 1, NEXT)
-        symmetry(game, b.states[row + 1], k)
-        x = differ(b.raw, SPARE, row + 1)
-        if x >= 0:
-            return fail(b, TURNED_MOVE, x, action, k)
-    return 0
-
-
-@helper
-def state_laws(game: Any, b: Any, n: Any, mover: Any) -> Any:
-    """Prove the laws that belong to a state where `mover` is to play."""
-    fault = 0
-    if mover == TERMINAL:
-        row = outcome(game, b.states[HERE])
-        b.answers[A_ROW] = row
-        b.counts[OUTCOME] += 1
-        b.counts[ENDS] += 1
-        if row < 0 or row >= n.rows:
-            return fail(b, BAD_ROW, row, n.rows - 1, 0)
-        fault = unchanged(b, R_OUTCOME)
-    else:
-        fault = choice_laws(game, b, n, mover)
-        if fault == 0:
-            fault = dice_law(b) if mover == CHANCE else order_law(b, n)
-        if fault == 0 and mover != CHANCE:
-            fault = view_laws(game, b)
-        if fault == 0:
-            fault = guess_laws(game, b, n)
-    if fault == 0:
-        fault = image_laws(game, b, n, mover)
-    return fault
-
-
-@helper
-def one_ply(game: Any, b: Any, n: Any, seed: Any, ply: Any) -> Any:
-    """Prove every law at one ply of a random game and play on; return the fault or 0."""
-    fault = set_up(game, b, n, seed, ply)
-    if fault:
-        return fault
-    mover = to_play(game, b.states[HERE])
-    b.answers[A_MOVER] = mover
-    b.counts[MOVER] += 1
+def ask_state(game: Any, t: Any, i: Any, n: Any) -> Any:
+    """Ask every rule about the state, each on its own copy; return whether the game can go on."""
+    for column in range(t.states.shape[1]):
+        if column != STATE and column != DIRTY:
+            t.states[i, column] = t.states[i, STATE]
+    mover = to_play(game, t.states[i, ASK_MOVER])
+    t.mover[i] = mover
     if mover < TERMINAL or mover >= n.seats:
-        return fail(b, NO_MOVER, mover, n.seats - 1, 0)
-    fault = unchanged(b, R_TO_PLAY)
-    if fault:
-        return fault
-    if ply >= n.plies and mover != TERMINAL:
-        return fail(b, ENDLESS, n.plies, mover, 0)
-    fault = state_laws(game, b, n, mover)
-    if fault or mover == TERMINAL:
-        return fault
-    pick = draws.integer(seed, draws.CHECK, 0, ply, 0, b.answers[A_COUNT])
-    return play_on(game, b, n, pick, n.images if mover >= 0 else 0)
+        return False
+    if mover == TERMINAL:
+        t.row[i] = outcome(game, t.states[i, ASK_OUTCOME])
+        ask_images(game, t, i)
+        return False
+    if not ask_choices(game, t, i, n):
+        return False
+    if mover >= 0:
+        for run in range(2):
+            observe(game, t.states[i, ASK_VIEW + run], t.planes[i, run], t.facts[i, run])
+    for seat in range(n.seats):
+        t.guesses[i, seat] = heuristic(game, t.states[i, ASK_GUESS], seat)
+    ask_images(game, t, i)
+    return True
+
+
+@helper
+def play_on(game: Any, t: Any, i: Any, n: Any, pick: Any) -> None:
+    """Play entry `pick` twice, and in every image the action that it turns into."""
+    t.action[i] = t.ids[i, 0, pick]
+    for column in (NEXT, AGAIN):
+        apply_action(game, t.states[i, column], t.ids[i, 0, pick])
+    if t.mover[i] < 0:
+        return
+    for k in range(t.moved.shape[1]):
+        column, action = IMAGES + 3 * k, t.moved[i, k, pick]
+        t.states[i, column + 1] = t.states[i, column]
+        t.states[i, column + 2] = t.states[i, NEXT]
+        symmetry(game, t.states[i, column + 2], k)
+        if action >= 0 and action < n.actions:
+            apply_action(game, t.states[i, column + 1], action)
 
 
 @kernel
-def walk(game: Any, b: Any, n: Any, first: Any, games: Any, ply: Any, plies: Any) -> Any:
-    """Play random games `first ...`, each from this ply for so many plies; return the fault or 0."""
-    for seed in range(first, first + games):
-        for p in range(ply, ply + plies):
-            b.where[0], b.where[1] = seed, p
-            fault = one_ply(game, b, n, seed, p)
-            if fault:
-                return fault
-            if b.answers[A_MOVER] == TERMINAL:
-                break
-    return 0
+def record(game: Any, t: Any, carry: Any, n: Any, seed: Any, ply: Any, end: Any) -> None:
+    """Play on from this ply of random game `seed` to game `end - 1`, a full `t` or a broken law."""
+    t.used[0] = 0
+    for i in range(t.mover.shape[0]):
+        if seed >= end:
+            return
+        t.where[i, 0], t.where[i, 1] = seed, ply
+        if ply == 0:
+            setup = int(draws.bits(seed, draws.INITIAL, 0, 0, 0) >> np.uint64(1))
+            for column in (STATE, DIRTY):
+                initial(game, t.states[i, column], setup)
+        else:
+            t.states[i, STATE] = carry[0]
+        goes_on = ask_state(game, t, i, n) and ply < n.plies
+        if goes_on:
+            pick = draws.integer(seed, draws.CHECK, 0, ply, 0, t.count[i, 0])
+            play_on(game, t, i, n, pick)
+            carry[0] = t.states[i, NEXT]
+            ply += 1
+        t.used[0] = i + 1
+        if t.mover[i] == TERMINAL:
+            seed, ply = seed + 1, 0
+        elif not goes_on:
+            return
 
 
-# From here on plain Python: benches, comparisons and words.
+# From here on plain Python: buffers, laws, comparisons and words.
+
+
+def make_answers(game: Game, rows: int) -> Answers:
+    """Return empty answers for about so many plies, fewer where they would take too much memory."""
+    images = game.num_symmetries if game.num_symmetries > 1 else 0
+    wide = max(game.max_legal, game.max_chance) + GUARD
+    c, h, w = game.observation.planes
+    shapes: dict[str, tuple[Any, ...]] = {
+        "where": (np.int64, 2),
+        "states": (game.state_dtype, IMAGES + 3 * images),
+        "mover": (np.int64,),
+        "row": (np.int64,),
+        "count": (np.int64, 2),
+        "ids": (np.int32, 2, wide),
+        "probability": (np.float32, 3, wide),
+        "planes": (np.float32, 2, c, h, w),
+        "facts": (np.float32, 2, game.observation.globals),
+        "guesses": (np.float64, game.num_players),
+        "action": (np.int64,),
+        "image_mover": (np.int64, images),
+        "image_row": (np.int64, images),
+        "image_count": (np.int64, images),
+        "image_ids": (np.int32, images, wide),
+        "moved": (np.int32, images, wide),
+    }
+    size = sum(np.dtype(kind).itemsize * int(np.prod(shape)) for kind, *shape in shapes.values())
+    rows = max(1, min(rows, MEMORY // size))
+    arrays = {name: np.zeros((rows, *shape), kind) for name, (kind, *shape) in shapes.items()}
+    return Answers(used=np.zeros(1, np.int64), **arrays)
+
+
+def _clear(game: Game, t: Answers) -> None:
+    """Fill the buffers with what no rule writes, different for the first and the second call."""
+    raw, pad = _raw(t), (game.state_dtype.fields or {}).get("_pad")
+    raw[:] = 0
+    raw[:, DIRTY, : pad[1] if pad else None] = 255
+    for run in range(2):
+        t.ids[:, run] = t.probability[:, run] = JUNK[run]
+        t.planes[:, run] = t.facts[:, run] = 77.5 + JUNK[run]
+    for array in (t.mover, t.row, t.count, t.guesses, t.image_mover, t.image_row, t.image_count):
+        array[:] = 0
+    t.image_ids[:] = t.moved[:] = JUNK[0]
+
+
+def _raw(t: Answers) -> Any:
+    """Return the bytes of the states, `u8 [rows, columns, bytes]`."""
+    return t.states.view(np.ndarray).view(np.uint8).reshape(*t.states.shape, -1)
+
+
+Check = tuple[str, Any, Any, Callable[[int], str]]
+"""A law, the rows where it applies, the rows where it is broken, and what to say about a row."""
+
+
+def _checks(game: Game, t: Answers) -> Iterator[Check]:
+    """Yield the laws over the answers, in the order in which the rules were asked."""
+    decision, dice, over = t.mover >= 0, t.mover == CHANCE, t.mover == TERMINAL
+    every, raw = np.ones(len(t.mover), bool), _raw(t)
+    seats, rows = game.num_players, len(game.outcomes)
+
+    def apart(a: int, b: int) -> Any:
+        return (raw[:, a] != raw[:, b]).any(1)
+
+    first = t.where[:, 1] == 0
+    yield (
+        INITIAL, first, first & apart(STATE, DIRTY),
+        lambda i: "initial, called with one seed on a record of zeros and on one of 0xFF, gives "
+                  f"different {_fields(t, i, STATE, DIRTY)}",
+    )  # fmt: skip
+    yield (
+        MOVER, every, (t.mover < TERMINAL) | (t.mover >= seats),
+        lambda i: f"to_play returns {t.mover[i]}; allowed: 0 to {seats - 1}, CHANCE, TERMINAL",
+    )  # fmt: skip
+    yield (
+        ENDS, over, ~over & (t.where[:, 1] >= game.max_plies),
+        lambda i: f"the game goes on after max_plies = {game.max_plies} plies",
+    )  # fmt: skip
+    yield from _choice_checks(t, LEGAL, decision, "legal_actions", game.max_legal)
+    yield from _choice_checks(t, DICE, dice, "chance_outcomes", game.max_chance)
+    yield from _id_checks(game, t, decision, dice)
+    yield (
+        OUTCOME, over, over & ((t.row < 0) | (t.row >= rows)),
+        lambda i: f"outcome returns {t.row[i]}; allowed: 0 to {rows - 1}",
+    )  # fmt: skip
+    for name, cells in (("plane, row, column", t.planes), ("global", t.facts)):
+        yield _view_check(name, cells, decision)
+    yield (
+        HEURISTIC, ~over & game.has_heuristic, ~(np.abs(t.guesses) <= 1).all(1),
+        lambda i: f"heuristic gives the seats {t.guesses[i].tolist()}",
+    )  # fmt: skip
+    for column, rule in ASKED.items():
+        for copied in {ASK_CHOICES: (2, 3), ASK_VIEW: (4, 5)}.get(column, (column,)):
+            yield _asking_check(t, rule, copied, apart(STATE, copied))
+    yield (
+        BYTES, ~over, apart(NEXT, AGAIN),
+        lambda i: f"apply_action with {t.action[i]}, called twice on one state, gives different "
+                  f"{_fields(t, i, NEXT, AGAIN)}",
+    )  # fmt: skip
+    if "_pad" in (game.state_dtype.names or ()):
+        yield BYTES, ~over, t.states["_pad"][:, NEXT].any(1), lambda i: "apply_action fills '_pad'"
+    yield from _image_checks(t, decision, over, apart)
+
+
+def _choice_checks(t: Answers, law: str, asked: Any, rule: str, most: int) -> Iterator[Check]:
+    """Yield what holds for legal actions and chance outcomes alike."""
+    k, junk = t.count, np.array(JUNK)[:, None]
+    yield (
+        law, asked, asked & ((k < 1) | (k > most)).any(1),
+        lambda i: f"{rule} returns {k[i, 0]}; allowed: 1 to {most}",
+    )  # fmt: skip
+    beyond = (t.ids[:, :, most:] != junk) | (t.probability[:, :2, most:] != junk)
+    yield (
+        law, asked, asked & beyond.any((1, 2)),
+        lambda i: f"{rule} writes beyond the {most} entries that its buffers have",
+    )  # fmt: skip
+    used = np.arange(t.ids.shape[2]) < k[:, :1]
+    pairs = ((x[:, 0] != x[:, 1]) & used for x in (t.ids, t.probability))
+    unsteady = (k[:, 0] != k[:, 1]) | next(pairs).any(1) | (next(pairs).any(1) & (law == DICE))
+    yield (
+        law, asked, asked & unsteady,
+        lambda i: f"{rule}, called twice on one state, gives {_list(t, i, 0)} and {_list(t, i, 1)}",
+    )  # fmt: skip
+
+
+def _id_checks(game: Game, t: Answers, decision: Any, dice: Any) -> Iterator[Check]:
+    """Yield the laws of ids and probabilities."""
+    ids, chance, used = t.ids[:, 0], t.probability[:, 0], _used(t)
+    foreign = used & ((ids < 0) | (ids >= game.num_actions))
+    yield (
+        LEGAL, decision, decision & foreign.any(1),
+        lambda i: f"legal_actions lists {_list(t, i)}; ids are 0 to {game.num_actions - 1}",
+    )  # fmt: skip
+    falling = used[:, 1:] & (ids[:, 1:] <= ids[:, :-1])
+    yield (
+        LEGAL, decision, decision & falling.any(1),
+        lambda i: f"legal_actions lists {_list(t, i)}; ids must ascend",
+    )  # fmt: skip
+    ordered = np.sort(np.where(used, ids, (1 << 31) + np.arange(ids.shape[1])), 1)
+    yield (
+        DICE, dice, dice & (ordered[:, 1:] == ordered[:, :-1]).any(1),
+        lambda i: f"chance_outcomes lists {_list(t, i)}; outcomes must be unique",
+    )  # fmt: skip
+    total = np.where(used, chance, 0).sum(1, dtype=np.float64)
+    wrong = (used & ~(chance > 0)).any(1) | ~(np.abs(total - 1) <= TOLERANCE)
+    yield (
+        DICE, dice, dice & wrong,
+        lambda i: f"chance_outcomes gives the probabilities {_list(t, i, 0, t.probability)} with "
+                  f"sum {total[i]:.6g}; each must be above 0 and the sum 1",
+    )  # fmt: skip
+
+
+def _view_check(name: str, cells: Any, decision: Any) -> Check:
+    wrong = (cells[:, 0] != cells[:, 1]) | ~np.isfinite(cells[:, 0])
+    bad = decision & wrong.reshape(len(cells), -1).any(1)
+
+    def say(i: int) -> str:
+        place = ", ".join(str(int(x)) for x in np.argwhere(wrong[i])[0])
+        return f"observe leaves {name} {place} unwritten, or writes no finite number there"
+
+    return OBSERVE, decision, bad, say
+
+
+def _asking_check(t: Answers, rule: str, column: int, bad: Any) -> Check:
+    return ASKING, bad | True, bad, lambda i: f"{rule} changes {_fields(t, i, STATE, column)}"
+
+
+def _image_checks(t: Answers, decision: Any, over: Any, apart: Any) -> Iterator[Check]:
+    """Yield the laws of the symmetries."""
+    if not t.moved.shape[1]:
+        return
+    every = decision | True
+    yield (
+        IMAGE, every, apart(STATE, IMAGES),
+        lambda i: f"symmetry with k = 0 changes {_fields(t, i, STATE, IMAGES)}",
+    )  # fmt: skip
+    for what, seen, expected, rows in (
+        ("to_play", t.image_mover, t.mover, every),
+        ("outcome", t.image_row, t.row, over),
+        ("the number of legal actions or chance outcomes", t.image_count, t.count[:, 0], ~over),
+    ):
+        yield _turned_check(what, seen, expected, rows)
+    used = _used(t)[:, None, :]
+    moved, legal = (np.sort(np.where(used, x, 1 << 31), 2) for x in (t.moved, t.image_ids))
+    wrong = (moved != legal).any(2)
+    yield (
+        IMAGE, decision, decision & wrong.any(1),
+        lambda i: f"image {(k := int(wrong[i].argmax()))} of the legal actions {_list(t, i)} is "
+                  f"{t.moved[i, k, : t.count[i, 0]].tolist()}, but the image's legal actions are "
+                  f"{t.image_ids[i, k, : t.count[i, 0]].tolist()}",
+    )  # fmt: skip
+    for k in range(t.moved.shape[1]):
+        yield _move_check(t, k, decision & apart(IMAGES + 3 * k + 1, IMAGES + 3 * k + 2))
+
+
+def _turned_check(what: str, seen: Any, expected: Any, rows: Any) -> Check:
+    wrong = seen != expected[:, None]
+
+    def say(i: int) -> str:
+        k = int(wrong[i].argmax())
+        return f"{what} is {seen[i, k]} in image {k}, but {expected[i]} in the state"
+
+    return IMAGE, rows, rows & wrong.any(1), say
+
+
+def _move_check(t: Answers, k: int, bad: Any) -> Check:
+    column = IMAGES + 3 * k
+    return (
+        IMAGE, bad | True, bad,
+        lambda i: f"image {k} of action {t.action[i]}, played in image {k}, does not lead to image {k} "
+                  f"of the next state: different {_fields(t, i, column + 1, column + 2)}",
+    )  # fmt: skip
+
+
+def _used(t: Answers) -> Any:
+    return np.arange(t.ids.shape[2]) < t.count[:, :1]
+
+
+def _list(t: Answers, i: int, run: int = 0, values: Any = None) -> str:
+    values = t.ids if values is None else values
+    return _shown(values[i, run, : max(0, int(t.count[i, run]))].tolist())
+
+
+def _shown(values: Any) -> str:
+    text = f"{values:.7g}" if isinstance(values, float) else str(values)
+    return text if len(text) <= 80 else text[:76] + " ..."
+
+
+def _fields(t: Answers, i: int, a: int, b: int) -> str:
+    """Return the fields in which two states of a row differ, with their values."""
+    x, y = t.states[i, a], t.states[i, b]
+    names = [name for name in t.states.dtype.names if x[name].tobytes() != y[name].tobytes()]
+    return ", ".join(f"'{n}' ({_shown(x[n].tolist())} and {_shown(y[n].tolist())})" for n in names)
 
 
 def check_game(
@@ -457,25 +486,29 @@ def check_game(
       LawBroken: the first broken law, with the game's number, the ply and the values.
       GameError: a rule that raises or does not compile, with its line.
     """
-    twin, limits, bench = plain_twin(game), limits_of(game), make_bench(game)
-    plain, names_read = _play_plain(game, twin, seed, games, PLAIN_PLIES)
-    compared = 0 if INTERPRETED else _compare(game, plain)
-    player, play = (twin, _WALK) if INTERPRETED else (game, walk)
-    chunk, seconds = max(1, games // 20), 0.0
-    for first in range(0, games, chunk):
-        count = min(chunk, games - first)
+    twin, counts = plain_twin(game), dict.fromkeys(LAWS, 0)
+    plain = _play_plain(game, twin, seed, seed + games, PLAIN_PLIES, counts)
+    if not INTERPRETED:
+        _compare(game, plain, seed, seed + games, counts)
+    counts = {law: k if law in (TEXT, SAME) else 0 for law, k in counts.items()}
+    player, play = (twin, _RECORD) if INTERPRETED else (game, record)
+    t, carry, number, ply, plies, seconds = make_answers(game, 2048), game.states(1), seed, 0, 0, 0.0
+    while number < seed + games:
+        _clear(game, t)
         start = time.perf_counter()
         with np.errstate(all="ignore"):
-            fault = play(player, bench, limits, seed + first, count, 0, game.max_plies + 1)
+            play(player, t, carry, _limits(game), number, ply, seed + games)
         seconds += time.perf_counter() - start
-        if fault:
-            raise _broken(game, bench, fault)
+        rows = _rows(t)
+        _prove(game, rows, _checks(game, rows), counts)
+        plies += int((rows.mover != TERMINAL).sum())
+        number, ply = (int(x) for x in rows.where[-1])
+        number, ply = (number + 1, 0) if rows.mover[-1] == TERMINAL else (number, ply + 1)
         if progress:
-            progress(first + count, games)
-    bench.counts[TEXT], bench.counts[SAME] = names_read, compared
-    laws = [(law, int(k)) for law, k in zip(LAWS, bench.counts, strict=True) if k]
-    speed = float(bench.counts[MOVER]) / max(seconds, 1e-9)
-    return CheckReport(games, int(bench.counts[BYTES]), speed, laws, _notes(game, len(plain)))
+            progress(number - seed, games)
+    laws = [(law, k) for law, k in counts.items() if k]
+    speed = (plies + games) / max(seconds, 1e-9)
+    return CheckReport(games, plies, speed, laws, _notes(game, len(plain.mover)))
 
 
 def explain_rules(game: Game) -> None:
@@ -484,24 +517,24 @@ def explain_rules(game: Game) -> None:
     Raises:
       GameError: the rule, its line and the cause, in one sentence.
     """
-    _play_plain(game, plain_twin(game), 0, 2, 60)
+    _play_plain(game, plain_twin(game), 0, 2, 60, dict.fromkeys(LAWS, 0))
     if INTERPRETED:
         return
-    record, number = numba.from_dtype(game.state_dtype), numba.int64
+    state, number = numba.from_dtype(game.state_dtype), numba.int64
     ids, floats = numba.int32[::1], numba.float32[::1]
     kinds = {
-        "initial": (record, number),
-        "legal_actions": (record, ids),
-        "apply_action": (record, numba.int32),
-        "chance_outcomes": (record, ids, floats),
-        "observe": (record, numba.float32[:, :, ::1], floats),
-        "symmetry": (record, number),
+        "initial": (state, number),
+        "legal_actions": (state, ids),
+        "apply_action": (state, numba.int32),
+        "chance_outcomes": (state, ids, floats),
+        "observe": (state, numba.float32[:, :, ::1], floats),
+        "symmetry": (state, number),
         "symmetry_action": (numba.int32, number),
-        "heuristic": (record, number),
+        "heuristic": (state, number),
     }
     for name, rule in game.rules.items():
         try:
-            helper(rule).compile(kinds.get(name, (record,)))
+            helper(rule).compile(kinds.get(name, (state,)))
         except Exception as error:
             where, cause = _compile_cause(rule, error)
             raise GameError(
@@ -509,190 +542,138 @@ def explain_rules(game: Game) -> None:
             ) from error
 
 
-def limits_of(game: Game) -> Limits:
-    """Return the facts that the laws compare with."""
-    fields, size = game.state_dtype.fields or {}, game.state_dtype.itemsize
-    return Limits(
-        seats=game.num_players,
-        actions=game.num_actions,
-        legal=game.max_legal,
-        chance=game.max_chance,
-        plies=game.max_plies,
-        rows=len(game.outcomes),
-        images=game.num_symmetries if game.num_symmetries > 1 else 0,
-        record=size,
-        payload=fields["_pad"][1] if "_pad" in fields else size,
-    )
+def _limits(game: Game) -> Limits:
+    return Limits(game.num_players, game.num_actions, game.max_plies)
 
 
-def make_bench(game: Game) -> Bench:
-    """Return the buffers of a walk."""
-    rows, images = IMAGES + 2 * game.num_symmetries, game.num_symmetries
-    states, wide = game.states(rows), max(game.max_legal, game.max_chance) + GUARD
-    c, h, w = game.observation.planes
-    return Bench(
-        states=states,
-        raw=states.view(np.uint8).view(np.ndarray).reshape(rows, game.state_dtype.itemsize),
-        legal=np.zeros((2, wide), np.int32),
-        probability=np.zeros((3, wide), np.float32),
-        planes=np.zeros((2, c, h, w), np.float32),
-        facts=np.zeros((2, game.observation.globals), np.float32),
-        image_legal=np.zeros((images, wide), np.int32),
-        moved=np.zeros((images, wide), np.int32),
-        mark=np.zeros(game.num_actions, np.int32),
-        guesses=np.zeros(game.num_players, np.float64),
-        answers=np.zeros(4, np.int64),
-        found=np.zeros(3, np.float64),
-        counts=np.zeros(len(LAWS), np.int64),
-        where=np.zeros(2, np.int64),
-    )
+def _rows(t: Answers) -> Answers:
+    """Return the rows that are written."""
+    return Answers(t.used, *(x[: int(t.used[0])] for x in t[1:]))
 
 
-def _play_plain(game: Game, twin: Game, seed: int, games: int, plies: int) -> tuple[list[Bench], int]:
-    """Play as plain Python for so many plies; return a copy of the bench at each, and texts read."""
-    bench, limits, seen, read = make_bench(game), limits_of(game), [], 0
+def _prove(game: Game, t: Answers, checks: Iterator[Check], counts: dict[str, int]) -> None:
+    """Count the laws; raise for the first row that breaks one."""
+    tried, worst = dict.fromkeys(LAWS, 0), None
+    for law, applies, bad, say in checks:
+        tried[law] = max(tried[law], int(np.sum(applies)))
+        if bad.any() and (worst is None or int(bad.argmax()) < worst[0]):
+            worst = int(bad.argmax()), law, say
+    if worst is not None:
+        row, law, say = worst
+        raise _law(game, law, say(row), t.where[row])
+    for law, number in tried.items():
+        counts[law] += number
+
+
+def _play_plain(
+    game: Game, twin: Game, seed: int, end: int, plies: int, counts: dict[str, int]
+) -> Answers:
+    """Play so many plies as plain Python, prove the laws and return the answers."""
+    t, trouble = make_answers(game, plies), None
+    _clear(game, t)
     with np.errstate(all="ignore"):
-        for number in range(seed, seed + games):
-            for ply in range(game.max_plies + 1):
-                fault = _WALK(twin, bench, limits, number, 1, ply, 1)
-                if fault:
-                    raise _broken(game, bench, fault)
-                read += _text_laws(game, twin, bench)
-                seen.append(Bench(*(np.copy(x) for x in bench)))
-                if len(seen) >= plies:
-                    return seen, read
-                if bench.answers[A_MOVER] == TERMINAL:
-                    break
-    return seen, read
-
-
-def _compare(game: Game, plain: list[Bench]) -> int:
-    """Play the same plies compiled and prove that every rule leaves the same behind."""
-    bench, limits = make_bench(game), limits_of(game)
-    for expected in plain:
-        number, ply = (int(x) for x in expected.where)
         try:
-            fault = walk(game, bench, limits, number, 1, ply, 1)
-        except Exception as error:
-            explain_rules(game)
-            cause = _shorten(str(error))
-            raise GameError(
-                f"game '{game.name}': each rule compiles alone, but not all together: {cause}."
-            ) from error
-        if fault:
-            raise _law(game, SAME, f"compiled, but not as plain Python, {_say(game, bench, fault)}", bench)
-        difference = _difference(game, bench, expected)
-        if difference:
-            raise _law(game, SAME, difference, bench)
-    return len(plain)
+            _RECORD(twin, t, game.states(1), _limits(game), seed, 0, end)
+        except GameError as error:
+            number, ply = t.where[int(t.used[0])]
+            trouble = type(error)(f"{str(error).rstrip('.')} (seed {number}, ply {ply}).")
+        rows = _rows(t)
+        _prove(game, rows, _checks(game, rows), counts)  # a law broken earlier explains more
+        if trouble is not None:
+            raise trouble
+        for row in range(len(rows.mover)):
+            counts[TEXT] += _text_laws(game, twin, rows, row)
+    return rows
 
 
-def _difference(game: Game, compiled: Bench, plain: Bench) -> str:
-    """Return what the first rule with another result did, or an empty string."""
-    mover = int(plain.answers[A_MOVER])
-    choices = "chance_outcomes" if mover == CHANCE else "legal_actions"
-    k = int(plain.answers[A_COUNT])
-    pairs = [("to_play", compiled.answers[:1], plain.answers[:1])]
-    if mover == TERMINAL:
-        pairs.append(("outcome", compiled.answers[A_ROW : A_ROW + 1], plain.answers[A_ROW : A_ROW + 1]))
-    else:
-        pairs.append((choices, compiled.legal[0, : int(compiled.answers[A_COUNT])], plain.legal[0, :k]))
-        pairs.append((choices, compiled.probability[0, :k], plain.probability[0, :k]))
-    pairs += [
-        ("observe", compiled.planes[0], plain.planes[0]),
-        ("observe", compiled.facts[0], plain.facts[0]),
-        ("heuristic", compiled.guesses, plain.guesses),
-        ("symmetry_action", compiled.moved[:, :k], plain.moved[:, :k]),
-    ]
-    for row in range(len(plain.raw)):
-        rule = {HERE: "initial", NEXT: "apply_action"}.get(row, "symmetry")
-        for field in game.state_dtype.names or ():
-            pairs.append((f"{rule} ({field})", compiled.states[row][field], plain.states[row][field]))
-    for rule, x, y in pairs:
-        if x.shape != y.shape or not _equal(x, y, rule):
-            return f"{rule} gives {_values(x, y)} compiled and {_values(y, x)} as plain Python"
-    return ""
-
-
-def _equal(x: Any, y: Any, rule: str) -> bool:
-    if x.dtype.kind == "f" and "(" not in rule:
-        return bool(np.allclose(x, y, rtol=TOLERANCE, atol=TOLERANCE))
-    return x.tobytes() == y.tobytes()
-
-
-def _values(x: Any, other: Any) -> str:
-    """Return a small array as text, or of a large one the first entry that differs."""
-    if x.shape == other.shape and x.size > 12:
-        place = tuple(int(i) for i in np.argwhere(~np.isclose(x, other, TOLERANCE, TOLERANCE))[0])
-        return f"{x[place]} at {list(place)}"
-    return str(x.tolist())
-
-
-def _text_laws(game: Game, twin: Game, bench: Bench) -> int:
-    """Prove that names and position texts read back; return how many were read."""
-    state, before = bench.states[HERE], bytes(bench.raw[HERE])
-    mover = int(bench.answers[A_MOVER])
-    ids = [] if mover == TERMINAL else [int(a) for a in bench.legal[0, : int(bench.answers[A_COUNT])]]
-    names: dict[str, int] = {}
-    for action in ids:
-        name = _said(game, "action_name", lambda a=action: twin.action_name(state, a), bench)
-        if name in names:
-            raise _law(game, TEXT, f"actions {names[name]} and {action} are both called '{name}'", bench)
-        names[name] = action
-    if ids:
-        action = int(bench.answers[A_ACTION])
-        name = next(text for text, a in names.items() if a == action)
-        back = _said(game, "parse_action", lambda: twin.parse_action(state, name), bench)
-        if back != action:
-            raise _law(game, TEXT, f"'{name}' names action {action} but reads as {back}", bench)
-    _said(game, "render", lambda: twin.render(state), bench)
-    if game._position:
-        text = _said(game, "position", lambda: twin.position(state), bench)
-        read = _said(game, "parse_position", lambda: twin.parse_position(text), bench)
-        again = _said(game, "position", lambda: twin.position(read), bench)
-        if again != text or twin.rules["to_play"](read) != mover:
-            raise _law(game, TEXT, f"position '{text}' reads back as '{again}'", bench)
-    if bytes(bench.raw[HERE]) != before:
-        raise _law(game, TEXT, "a text function changes the state", bench)
-    return len(ids) + 1
-
-
-def _said(game: Game, name: str, call: Callable[[], Any], bench: Bench) -> Any:
-    """Return what a text function says; explain what it raises."""
+def _compare(game: Game, plain: Answers, seed: int, end: int, counts: dict[str, int]) -> None:
+    """Play the same plies compiled and prove that every rule answers the same."""
+    t = make_answers(game, len(plain.mover))
+    _clear(game, t)
     try:
-        return call()
-    except LawBroken:
-        raise
-    except GameError as error:
-        raise _law(game, TEXT, f"{name} refuses its own text: {str(error).rstrip('.')}", bench) from error
+        record(game, t, game.states(1), _limits(game), seed, 0, end)
     except Exception as error:
-        raise _failure(game, f"text function '{name}'", None, error) from error
+        explain_rules(game)
+        raise GameError(
+            f"game '{game.name}': each rule compiles alone, but not together: {_shorten(str(error))}."
+        ) from error
+    _prove(game, plain, _same_checks(plain, _rows(t)), counts)
 
 
-def _broken(game: Game, bench: Bench, fault: int) -> LawBroken:
-    law = FAULTS[fault][0]
-    if law == LEGAL and int(bench.found[2]) == R_CHANCE:
-        law = DICE
-    return _law(game, law, _say(game, bench, fault), bench)
+def _same_checks(plain: Answers, compiled: Answers) -> Iterator[Check]:
+    """Yield the comparison of each rule's answers, up to the row at which the shorter play stopped."""
+    n = min(len(plain.mover), len(compiled.mover))
+    pairs = {
+        "to_play": ("mover",),
+        "outcome": ("row",),
+        "legal_actions or chance_outcomes": ("count", "ids", "probability"),
+        "observe": ("planes", "facts"),
+        "heuristic": ("guesses",),
+        "symmetry_action": ("moved",),
+    }
+    for rule, names in pairs.items():
+        for name in names:
+            yield _same_check(rule, getattr(plain, name)[:n], getattr(compiled, name)[:n], TOLERANCE)
+    for column in (STATE, NEXT, *range(IMAGES, plain.states.shape[1])):
+        rule = {STATE: "initial", NEXT: "apply_action"}.get(column, "symmetry or apply_action")
+        for field in plain.states.dtype.names:
+            a, b = (t.states[field][:n, column] for t in (plain, compiled))
+            yield _same_check(f"{rule} (field '{field}')", a, b, 0.0)
 
 
-def _law(game: Game, law: int, what: str, bench: Bench) -> LawBroken:
-    number, ply = (int(x) for x in bench.where)
+def _same_check(rule: str, plain: Any, compiled: Any, tolerance: float) -> Check:
+    same = np.isclose(plain, compiled, tolerance, tolerance, equal_nan=True)
+    if plain.dtype.kind != "f":
+        same = plain == compiled
+    bad = ~same.reshape(len(plain), -1).all(1)
+
+    def say(i: int) -> str:
+        place = np.argwhere(~same[i])[0]
+        at = f" at {place.tolist()}" if len(place) else ""
+        a, b = plain[i][tuple(place)].tolist(), compiled[i][tuple(place)].tolist()
+        return f"{rule} gives {_shown(b)} compiled and {_shown(a)} as plain Python{at}"
+
+    return SAME, bad | True, bad, say
+
+
+def _text_laws(game: Game, twin: Game, t: Answers, row: int) -> int:
+    """Prove that names and position texts read back; return how many were tried."""
+    state, where, mover = t.states[row, STATE], t.where[row], int(t.mover[row])
+    before, names = state.tobytes(), dict[str, int]()
+
+    def ask(function: str, *args: Any) -> Any:
+        try:
+            return getattr(twin, function)(*args)
+        except GameError as error:
+            raise _law(game, TEXT, f"{function} says: {str(error).rstrip('.')}", where) from error
+        except Exception as error:
+            raise _failure(game, f"text function '{function}'", None, error) from error
+
+    for action in t.ids[row, 0, : int(t.count[row, 0])].tolist():
+        name = ask("action_name", state, action)
+        if name in names:
+            raise _law(game, TEXT, f"actions {names[name]} and {action} are both '{name}'", where)
+        names[name] = action
+        if action == t.action[row] and ask("parse_action", state, name) != action:
+            raise _law(game, TEXT, f"'{name}', the name of {action}, reads as another", where)
+    ask("render", state)
+    if game._position:
+        text = ask("position", state)
+        read = ask("parse_position", text)
+        if ask("position", read) != text or twin.rules["to_play"](read) != mover:
+            what = f"position '{text}' reads back as '{ask('position', read)}'"
+            raise _law(game, TEXT, f"{what}, to_play {twin.rules['to_play'](read)}", where)
+    if state.tobytes() != before:
+        raise _law(game, TEXT, "a text function changes the state", where)
+    return len(names) + 1
+
+
+def _law(game: Game, law: str, what: str, where: Any) -> LawBroken:
     options = f" with {game.id}" if game.options else ""
     return LawBroken(
-        f"{game.id}: {what} (law '{LAWS[law]}', seed {number}, ply {ply}); "
-        f"to repeat it{options}: zeroloop check {_call_name(game)} --seed {number}"
+        f"{game.id}: {what} (law '{law}', seed {where[0]}, ply {where[1]}); "
+        f"to repeat it{options}: zeroloop check {_call_name(game)} --seed {where[0]}"
     )
-
-
-def _say(game: Game, bench: Bench, fault: int) -> str:
-    a, b, c = (float(x) for x in bench.found)
-    rule = list(RULES)[int(c)] if 0 <= c < len(RULES) else ""
-    field = next(
-        (f"field '{name}'" for name, (kind, at, *_) in (game.state_dtype.fields or {}).items()
-         if at <= a < at + kind.itemsize), "the record",
-    )  # fmt: skip
-    return FAULTS[fault][1].format(a=a, b=b, c=c, rule=rule, field=field)
 
 
 def _call_name(game: Game) -> str:
@@ -705,11 +686,11 @@ def _call_name(game: Game) -> str:
 
 
 def _notes(game: Game, plies: int) -> list[str]:
-    notes = [f"{plies} plies were played as plain Python and compared with the compiled rules."]
+    notes = [f"{plies} plies were also played as plain Python and compared."]
     if INTERPRETED:
-        notes = ["NUMBA_DISABLE_JIT is set, so compiled rules were not compared with plain Python."]
+        notes = ["NUMBA_DISABLE_JIT is set: compiled rules were not compared with plain Python."]
     if not game._position:
-        notes.append("The game gives no position text; positions are shown as bytes.")
+        notes.append("The game gives no position text; a position is shown as its bytes.")
     if game.num_symmetries == 1:
         notes.append("The game claims no symmetries.")
     return notes
@@ -763,7 +744,7 @@ def _library(module: str) -> bool:
     return module.split(".")[0] in ("numpy", "numba", "math", "builtins")
 
 
-_WALK = _Plain()(walk)
+_RECORD = _Plain()(record)
 
 
 def plain_twin(game: Game) -> Game:

@@ -125,10 +125,11 @@ class SelfPlay:
         self._started = False
         self.set_progress(0.0)
 
-    def publish(self, evaluator: Evaluator, model: str) -> None:
+    def publish(self, evaluator: Evaluator, model: str, keep_cache: bool = False) -> None:
         """Play on with this model; evaluations of the last one are forgotten."""
         self._evaluator, self.model = evaluator, model
-        self.forest.clear_cache()
+        if not keep_cache:
+            self.forest.clear_cache()
 
     def set_progress(self, progress: float) -> None:
         """Resolve all schedules at this progress of the run, 0..1."""

@@ -75,14 +75,14 @@ class LocalCollector:
 
         return receive
 
-    def publish(self, network: Network, name: str) -> None:
-        """Let every group play on with this network."""
+    def publish(self, network: Network, name: str, keep_cache: bool = False) -> None:
+        """Let every group play on with this network; `keep_cache` only where it is the same one as before."""
         size = [self.config.selfplay.games]
         self.evaluators = [
             make_evaluator(self.game, network, self.choice, size, 1) for _ in self.groups
         ]
         for group, evaluator in zip(self.groups, self.evaluators, strict=True):
-            group.publish(evaluator, name)
+            group.publish(evaluator, name, keep_cache)
 
     def set_progress(self, progress: float) -> None:
         """Resolve schedules over the run."""
@@ -137,12 +137,15 @@ class LocalCollector:
         for evaluator in self.evaluators:
             evaluator.rows = 0
 
-    def snapshot(self) -> list[dict[str, Array]]:
-        """Return the games in flight of every group, with what a deterministic run must remember."""
+    def snapshot(self, midway: bool) -> list[dict[str, Array]]:
+        """Return the games in flight of every group.
+
+        In the middle of a deterministic phase that includes the evaluation caches and the games not handed out.
+        """
         out = []
         for group, episodes in zip(self.groups, self.pending, strict=True):
             arrays = group.snapshot()
-            if self.config.run.deterministic:
+            if midway and self.config.run.deterministic:
                 arrays |= {f"cache.{k}": v for k, v in group.forest.cache._asdict().items()}
                 data = [e.to_bytes() for e in episodes]
                 arrays["pending.sizes"] = np.array([len(d) for d in data], np.int64)
@@ -153,10 +156,10 @@ class LocalCollector:
     def restore(
         self, groups: list[dict[str, Array]], labels: list[list[str]], finished: set[int]
     ) -> None:
-        """Continue from a snapshot, after `publish`; `finished` games are not played again."""
+        """Continue from a snapshot; `finished` games are not played again."""
         for i, (group, arrays) in enumerate(zip(self.groups, groups, strict=True)):
             group.restore(arrays, labels[i], finished)
-            if self.config.run.deterministic:
+            if "pending.sizes" in arrays:
                 for name, mine in group.forest.cache._asdict().items():
                     mine[...] = arrays[f"cache.{name}"]
                 at = 0

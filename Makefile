@@ -1,0 +1,32 @@
+# Two commands on a fresh machine: `make train` and `make test`. Needs Python 3.11 or newer with venv, and make.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN ?= runs/connect4
+
+.PHONY: train test test-slow check setup clean
+
+train: setup
+	$(BIN)/zeroloop train connect4 --preset laptop --run $(RUN)
+
+test: check
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: check
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/codespell README.md CHANGELOG.md LOG.md docs zeroloop tests examples
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "zeroloop needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Give one: make PYTHON=python3.12 train")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch .venv/ready
+
+clean:
+	rm -rf .venv

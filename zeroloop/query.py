@@ -1,0 +1,219 @@
+"""Answers to one-off questions from the command line: a position, a file of positions, a match, a benchmark."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from . import model as models
+from .config import Config
+from .errors import GameError, InvalidState, PlayerError, ZeroloopError
+from .games import make, rules_identity
+from .games.game import CHANCE, TERMINAL, Game, State
+from .judge import Judged, ask, grade, judged_from_file, read_positions
+from .match import openings, play_match
+from .players import Player, SearchPlayer, parse, split_name
+
+FIXED = ("random", "heuristic", "minimax", "mcts", "solver")
+
+
+def position_of(game: Game, position: str | None, moves: str) -> State:
+    """Return the state after the moves from a position (default: the start).
+
+    Raises:
+      InvalidState, IllegalAction: a bad position or move; the message says what is allowed.
+    """
+    state = game.parse_position(position) if position else game.initial_state()
+    for name in moves.split():
+        game.play(state, game.parse_action(state, name))
+    return state
+
+
+def describe_state(game: Game, position: str | None, moves: str) -> dict[str, Any]:
+    """Return a position as plain data: who moves, what is legal, how it ended."""
+    state = position_of(game, position, moves)
+    mover = int(game.rules["to_play"](state))
+    kind: int | str = {CHANCE: "chance", TERMINAL: "terminal"}.get(mover, mover)
+    return {
+        "to_play": kind,
+        "legal": [{"name": game.action_name(state, a), "id": a} for a in game.legal(state)],
+        "terminal": mover == TERMINAL,
+        "points": game.points(state),
+        "chance": [{"outcome": a, "probability": p} for a, p in game.chance(state)],
+        "position": game.position(state),
+        "rules_identity": rules_identity(game),
+    }
+
+
+def render_state(game: Game, position: str | None, moves: str) -> str:
+    """Return a position for people."""
+    state = position_of(game, position, moves)
+    found = describe_state(game, position, moves)
+    told = f"seat {found['to_play']} to move"
+    if found["terminal"]:
+        told = f"the game is over; points {found['points']}"
+    elif found["chance"]:
+        told = "a chance outcome comes next"
+    names = " ".join(row["name"] for row in found["legal"])
+    return f"{game.render(state)}\n{told}\nlegal: {names}\nposition: {found['position']}"
+
+
+def query_lines(game: Game, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Answer one query per line: moves, or a JSON object with `position` and `moves`; errors answer in kind."""
+    for line in lines:
+        text = line.strip()
+        try:
+            query = json.loads(text) if text.startswith("{") else {"moves": text}
+            unknown = set(query) - {"position", "moves"}
+            if unknown:
+                raise InvalidState(f"unknown key '{sorted(unknown)[0]}'; allowed: position, moves.")
+            yield describe_state(game, query.get("position"), query.get("moves", ""))
+        except ValueError as error:
+            yield {"error": f"'{text[:60]}' is not JSON ({error})."}
+        except GameError as error:
+            yield {"error": str(error)}
+
+
+def solve_file(game: Game, path: pathlib.Path, weak: bool, threads: int) -> dict[str, Any]:
+    """Solve every position of a file of `MOVES SCORE` and compare.
+
+    Raises:
+      InvalidState: a bad line, or a game without a solver.
+    """
+    if game.name != "connect4":
+        raise InvalidState(f"{game.id} has no solver of scores; connect4 has.")
+    from .evaluator.choice import cores
+    from .players.connect4_solver import solve_many
+
+    states, _, numbers = read_positions(game, path)
+    wanted = np.array([max(x for x in row if x != -1000) for row in numbers])
+    mine = [int(s["stones"][s["plies"] & 1]) for s in states]
+    theirs = [int(s["stones"][1 - (s["plies"] & 1)]) for s in states]
+    begun = time.perf_counter()
+    found = solve_many(
+        list(zip(mine, theirs, strict=True)), "value" if weak else "score", threads=threads or cores()
+    )
+    seconds = time.perf_counter() - begun
+    wanted = np.sign(wanted) if weak else wanted
+    return {
+        "positions": len(states),
+        "scores": [int(x) for x in found],
+        "mismatches": int((found != wanted).sum()),
+        "seconds": seconds,
+        "weak": weak,
+    }
+
+
+def evaluate_files(
+    player: str,
+    paths: list[pathlib.Path],
+    simulations: int,
+    limit: int,
+    game_name: str | None,
+    seed: int,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """Grade a player on files of positions; one file gives one result, several a list and a total."""
+    made, game = _player(player, game_name, simulations, seed)
+    rows, parts = [], []
+    for path in paths:
+        judged = judged_from_file(game, path, limit, tell)
+        actions = _raw(made, judged) if simulations == 0 and isinstance(made, SearchPlayer) else ask(made, judged.states)
+        parts.append((judged, actions))
+        rows.append({"file": path.name, **_about(made, simulations), **grade(judged, actions).plain()})
+    if len(rows) == 1:
+        return rows[0]
+    together = Judged(
+        np.concatenate([j.states for j, _ in parts]),
+        np.concatenate([j.values for j, _ in parts]),
+        all(j.scored for j, _ in parts),
+    )
+    total = grade(together, np.concatenate([a for _, a in parts]))
+    return {"files": rows, "total": {**_about(made, simulations), **total.plain()}}
+
+
+def _raw(player: SearchPlayer, judged: Judged) -> Any:
+    n = len(judged.states)
+    found = player.search(judged.states, np.arange(n, dtype=np.uint64), np.zeros(n, np.int32))
+    return found.legal[np.arange(n), found.prior.argmax(1)]
+
+
+def _about(player: Player, simulations: int) -> dict[str, Any]:
+    if isinstance(player, SearchPlayer):
+        return {"player": player.name, "model": player.model_hash, "simulations": simulations}
+    return {"player": player.name, "model": None, "simulations": None}
+
+
+def _player(name: str, game_name: str | None, simulations: int, seed: int) -> tuple[Player, Game]:
+    if name.partition(":")[0] in FIXED:
+        game = make(game_name or "connect4")
+        return parse(name, game, seed=seed), game
+    made = parse(name, make(game_name) if game_name else None, simulations=simulations, seed=seed)
+    assert isinstance(made, SearchPlayer)
+    return made, made.game
+
+
+def match_players(
+    first: str,
+    second: str,
+    games: int,
+    opening_plies: int,
+    game_name: str | None,
+    seed: int,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """Play a match and return its summary with models and settings.
+
+    Raises:
+      PlayerError: unknown players, players of different games, or a move that voids the match.
+    """
+    named = [n for n in (first, second) if n.partition(":")[0] not in FIXED]
+    game: Game | None = make(game_name) if game_name else None
+    if game is None and named:
+        path = models.find(split_name(named[0], 0)[0])
+        if path is None:
+            parse(named[0])  # raises with the list of what it could be
+        else:
+            game = models.load(path).game
+    game = game or make("connect4")
+    players = [parse(n, game, seed=seed + i) for i, n in enumerate((first, second))]
+    count = games // game.num_players
+    if count < 1:
+        raise PlayerError(f"--games is {games}; give at least {game.num_players}, one for each seating.")
+    starts = openings(game, count, opening_plies, seed)
+    shown = [-1]
+
+    def progress(done: int, total: int) -> None:
+        if done * 10 // total > shown[0]:
+            shown[0] = done * 10 // total
+            tell(f"{done} of {total} games finished")
+
+    begun = time.perf_counter()
+    result = play_match(game, players[0], players[1], starts=starts, seed=seed, progress=progress)
+    summary = result.summary()
+    summary["models"] = [getattr(p, "model_hash", None) or None for p in players]
+    summary["settings"] = {
+        "game": game.id,
+        "opening_plies": opening_plies,
+        "seed": seed,
+        "simulations": [getattr(p, "simulations", None) for p in players],
+    }
+    summary["seconds"] = time.perf_counter() - begun
+    return summary
+
+
+def run_bench(name: str, config: Config, threads: int) -> Any:
+    """Run one benchmark by name; bad combinations are told in one sentence."""
+    from . import bench
+
+    game = make(config.game.name, **config.game.options)
+    if threads < 1:
+        raise ZeroloopError(f"--threads is {threads}; it must be at least 1.")
+    if name == "learn":
+        return bench.bench_learn(game, config)
+    return getattr(bench, f"bench_{name}")(game, config, threads)

@@ -1,0 +1,124 @@
+"""What a person sees of a run: a live table on a terminal, plain lines elsewhere. Standard error only."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+SHOWN = (
+    ("games", "games", "{:,.0f}"),
+    ("games_per_second", "games/s", "{:.1f}"),
+    ("positions", "positions", "{:,.0f}"),
+    ("window", "in the window", "{:,.0f}"),
+    ("simulations_per_second", "simulations/s", "{:,.0f}"),
+    ("evaluations_per_second", "evaluations/s", "{:,.0f}"),
+    ("cache_hit_rate", "cache hits", "{:.0%}"),
+    ("trained_per_second", "trained/s", "{:,.0f}"),
+    ("loss/policy", "policy loss", "{:.3f}"),
+    ("loss/value", "value loss", "{:.3f}"),
+    ("loss/reply", "reply loss", "{:.3f}"),
+    ("plies_per_game", "plies/game", "{:.1f}"),
+    ("elo", "Elo over the random start", "{:+.0f}"),
+    ("accuracy", "keeps the value: raw policy", "{:.1%}"),
+    ("accuracy_searched", "keeps the value: searched", "{:.1%}"),
+)
+
+
+class View:
+    """Takes the reports of `train`. Use as a context."""
+
+    def __init__(self, title: str) -> None:
+        self.console = Console(stderr=True)
+        self.title = title
+        self._values: dict[str, Any] = {}
+        self._said: list[str] = []
+        self._phase, self._note = "starting", ""
+        self._started = time.monotonic()
+        self._bar = Progress(
+            TextColumn("{task.percentage:>5.1f} %"), BarColumn(None), TextColumn("{task.description}")
+        )
+        self._task = self._bar.add_task("", total=1.0)
+        self._live = Live(self._draw(), console=self.console, refresh_per_second=4) if _is_terminal() else None
+
+    def __enter__(self) -> View:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.update(self._draw())
+            self._live.stop()
+
+    def report(self, kind: str, values: dict[str, Any]) -> None:
+        """Show one report."""
+        if kind == "metrics":
+            self._values |= values
+            self._bar.update(self._task, completed=values["progress"], description=self._left(values))
+            if self._live is None:
+                self._line(self._one_line(values))
+        elif kind == "decision":
+            self._values |= {k: v for k, v in values.items() if k.startswith(("elo", "accuracy"))}
+            self._say(values["reason"])
+        elif kind == "say":
+            self._say(values["text"])
+        elif kind == "note":
+            self._note = values["text"]
+        elif kind == "phase":
+            self._phase, self._note = values["name"], ""
+        if self._live is not None:
+            self._live.update(self._draw())
+
+    def _say(self, text: str) -> None:
+        self._said.append(text)
+        if self._live is None:
+            self._line(text)
+
+    def _line(self, text: str) -> None:
+        print(f"[{time.monotonic() - self._started:7.1f}s] {text}", file=sys.stderr, flush=True)
+
+    def _one_line(self, v: dict[str, Any]) -> str:
+        parts = [f"{v['progress']:6.1%}", f"iteration {v['iteration']:.0f}"]
+        for name in ("positions", "games_per_second", "simulations_per_second", "trained_per_second"):
+            shown = {row[0]: row for row in SHOWN}[name]
+            if name in v:
+                parts.append(f"{shown[1]} {shown[2].format(v[name])}")
+        parts += [f"{k.removeprefix('loss/')} {x:.3f}" for k, x in v.items() if k.startswith("loss/")]
+        return "  ".join(parts)
+
+    def _left(self, v: dict[str, Any]) -> str:
+        done = v["progress"]
+        if done <= 0:
+            return ""
+        rest = v["seconds"] * (1 - done) / done
+        return f"about {rest / 60:.0f} min left" if rest > 90 else f"about {rest:.0f} s left"
+
+    def _draw(self) -> Group:
+        table = Table.grid(padding=(0, 2))
+        cells = [
+            (label, form.format(self._values[name]))
+            for name, label, form in SHOWN
+            if self._values.get(name) is not None
+        ]
+        for left, right in zip(cells[::2], [*cells[1::2], ("", "")], strict=False):
+            table.add_row(left[0], Text(left[1], "bold"), right[0], Text(right[1], "bold"))
+        now = Text(f"{self._phase}  {self._note}", "cyan")
+        said = [Text(f"  {line}", "green" if line.startswith("promoted") else "") for line in self._said[-6:]]
+        return Group(Text(self.title, "bold"), self._bar, table, now, *said)
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty()
