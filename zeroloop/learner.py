@@ -207,8 +207,9 @@ class Learner:
                 if key.startswith(f"optimizer.{i}.")
             }
             if found:
+                # The moments need their parameter's memory layout: the fused kernel walks both alike.
                 self.optimizer.state[parameter] = {
-                    k: v.clone() if k == "step" else v.to(parameter).clone(memory_format=torch.preserve_format)
+                    k: v.clone() if k == "step" else torch.empty_like(parameter).copy_(v)
                     for k, v in found.items()
                 }
         if self._scaler.is_enabled():

@@ -15,6 +15,7 @@ from . import draws, judge, model, rating
 from .config import Config
 from .episode import Episode
 from .errors import ResumeError
+from .files import write_file
 from .evaluator.choice import Choice, choose, relative_points, shapes_of
 from .learner import Learner
 from .metrics import Events
@@ -365,7 +366,7 @@ class _Loop:
             "window_offset": offset,
             "window_games": len(self.offsets),
             "champion": self.run.champion,
-            "matches": matches.stat().st_size if matches.exists() else 0,
+            "matches": len(matches.read_bytes().splitlines()) if matches.exists() else 0,
             "labels": [group.labels for group in self.collector.groups],
         }
         snapshot = self.collector.snapshot(self.midway())
@@ -403,8 +404,8 @@ class _Loop:
             self.run.champion = state["champion"]
         matches = self.run.folder / "matches.jsonl"
         if matches.exists():
-            with open(matches, "r+b") as file:
-                file.truncate(state["matches"])
+            lines = [x for x in matches.read_bytes().splitlines(keepends=True) if x.endswith(b"\n")]
+            write_file(matches, b"".join(lines[: state["matches"] if deterministic else None]))
         self.replay.total = state["window_first"]
         self.replay.games = state["games"] - state["window_games"]
         finished = set()

@@ -17,7 +17,7 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numba
 import numpy as np
@@ -68,20 +68,17 @@ LAWS = (
     "compiled rules do what they do as plain Python",
 )
 (
-    INITIAL, MOVER, LEGAL, DICE, OUTCOME, OBSERVE, HEURISTIC, ASKING, BYTES, IMAGE, ENDS, TEXT, SAME,
+    INITIAL, MOVER, LEGAL, DICE, OUTCOME, OBSERVE, HEURISTIC,
+    ASKING, BYTES, IMAGE, ENDS, TEXT, SAME,
 ) = LAWS  # fmt: skip
 
 # Columns of `Answers.states`: each call that only asks gets its own copy of the state. From IMAGES
-# on come, for each symmetry, the state's image, the image after the move, and the next state's image.
+# on come three for each symmetry: the state's image, the image after the move, the next state's
+# image.
 STATE, ASK_MOVER, ASK_CHOICES, ASK_VIEW, ASK_OUTCOME, ASK_GUESS = 0, 1, 2, 4, 6, 7
 DIRTY, NEXT, AGAIN, IMAGES = 8, 9, 10, 11
-ASKED = {
-    ASK_MOVER: "to_play",
-    ASK_CHOICES: "legal_actions or chance_outcomes",
-    ASK_VIEW: "observe",
-    ASK_OUTCOME: "outcome",
-    ASK_GUESS: "heuristic",
-}
+ASKED = ("to_play", "legal_actions", "legal_actions", "observe", "observe", "outcome", "heuristic")
+"""The rule that is called on each column from ASK_MOVER on."""
 
 
 class CheckReport(NamedTuple):
@@ -215,14 +212,16 @@ def record(game: Any, t: Any, carry: Any, n: Any, seed: Any, ply: Any, end: Any)
             return
         t.where[i, 0], t.where[i, 1] = seed, ply
         if ply == 0:
-            setup = int(draws.bits(seed, draws.INITIAL, 0, 0, 0) >> np.uint64(1))
+            bits = draws.bits(seed, draws.INITIAL, 0, 0, 0)  # type: ignore[no-untyped-call]
+            setup = int(bits >> np.uint64(1))
             for column in (STATE, DIRTY):
                 initial(game, t.states[i, column], setup)
         else:
             t.states[i, STATE] = carry[0]
         goes_on = ask_state(game, t, i, n) and ply < n.plies
         if goes_on:
-            pick = draws.integer(seed, draws.CHECK, 0, ply, 0, t.count[i, 0])
+            count = t.count[i, 0]
+            pick = draws.integer(seed, draws.CHECK, 0, ply, 0, count)  # type: ignore[no-untyped-call]
             play_on(game, t, i, n, pick)
             carry[0] = t.states[i, NEXT]
             ply += 1
@@ -267,9 +266,9 @@ def make_answers(game: Game, rows: int) -> Answers:
 
 def _clear(game: Game, t: Answers) -> None:
     """Fill the buffers with what no rule writes, different for the first and the second call."""
-    raw, pad = _raw(t), (game.state_dtype.fields or {}).get("_pad")
+    raw, fields = _raw(t), dict(game.state_dtype.fields or {})
     raw[:] = 0
-    raw[:, DIRTY, : pad[1] if pad else None] = 255
+    raw[:, DIRTY, : fields["_pad"][1] if "_pad" in fields else None] = 255
     for run in range(2):
         t.ids[:, run] = t.probability[:, run] = JUNK[run]
         t.planes[:, run] = t.facts[:, run] = 77.5 + JUNK[run]
@@ -323,9 +322,8 @@ def _checks(game: Game, t: Answers) -> Iterator[Check]:
         HEURISTIC, ~over & game.has_heuristic, ~(np.abs(t.guesses) <= 1).all(1),
         lambda i: f"heuristic gives the seats {t.guesses[i].tolist()}",
     )  # fmt: skip
-    for column, rule in ASKED.items():
-        for copied in {ASK_CHOICES: (2, 3), ASK_VIEW: (4, 5)}.get(column, (column,)):
-            yield _asking_check(t, rule, copied, apart(STATE, copied))
+    for column, rule in enumerate(ASKED, ASK_MOVER):
+        yield _asking_check(t, rule, column, apart(STATE, column))
     yield (
         BYTES, ~over, apart(NEXT, AGAIN),
         lambda i: f"apply_action with {t.action[i]}, called twice on one state, gives different "
@@ -396,7 +394,15 @@ def _view_check(name: str, cells: Any, decision: Any) -> Check:
 
 
 def _asking_check(t: Answers, rule: str, column: int, bad: Any) -> Check:
-    return ASKING, bad | True, bad, lambda i: f"{rule} changes {_fields(t, i, STATE, column)}"
+    return (
+        ASKING, bad | True, bad,
+        lambda i: f"{_exactly(rule, t.mover[i])} changes {_fields(t, i, STATE, column)}",
+    )  # fmt: skip
+
+
+def _exactly(rule: str, mover: Any) -> str:
+    """Return the rule's name; chance nodes ask another rule for what can be played."""
+    return "chance_outcomes" if rule == "legal_actions" and mover == CHANCE else rule
 
 
 def _image_checks(t: Answers, decision: Any, over: Any, apart: Any) -> Iterator[Check]:
@@ -441,7 +447,7 @@ def _move_check(t: Answers, k: int, bad: Any) -> Check:
     column = IMAGES + 3 * k
     return (
         IMAGE, bad | True, bad,
-        lambda i: f"image {k} of action {t.action[i]}, played in image {k}, does not lead to image {k} "
+        lambda i: f"image {k} of action {t.action[i]}, played in image {k}, does not give image {k} "
                   f"of the next state: different {_fields(t, i, column + 1, column + 2)}",
     )  # fmt: skip
 
@@ -492,7 +498,8 @@ def check_game(
         _compare(game, plain, seed, seed + games, counts)
     counts = {law: k if law in (TEXT, SAME) else 0 for law, k in counts.items()}
     player, play = (twin, _RECORD) if INTERPRETED else (game, record)
-    t, carry, number, ply, plies, seconds = make_answers(game, 2048), game.states(1), seed, 0, 0, 0.0
+    t, carry = make_answers(game, 2048), game.states(1)
+    number, ply, plies, seconds = seed, 0, 0, 0.0
     while number < seed + games:
         _clear(game, t)
         start = time.perf_counter()
@@ -534,7 +541,7 @@ def explain_rules(game: Game) -> None:
     }
     for name, rule in game.rules.items():
         try:
-            helper(rule).compile(kinds.get(name, (state,)))
+            cast(Any, helper(rule)).compile(kinds.get(name, (state,)))
         except Exception as error:
             where, cause = _compile_cause(rule, error)
             raise GameError(
@@ -576,7 +583,8 @@ def _play_plain(
             _RECORD(twin, t, game.states(1), _limits(game), seed, 0, end)
         except GameError as error:
             number, ply = t.where[int(t.used[0])]
-            trouble = type(error)(f"{str(error).rstrip('.')} (seed {number}, ply {ply}).")
+            trouble = GameError(f"{str(error).rstrip('.')} (seed {number}, ply {ply}).")
+            trouble.__cause__ = error.__cause__
         rows = _rows(t)
         _prove(game, rows, _checks(game, rows), counts)  # a law broken earlier explains more
         if trouble is not None:
@@ -594,44 +602,48 @@ def _compare(game: Game, plain: Answers, seed: int, end: int, counts: dict[str, 
         record(game, t, game.states(1), _limits(game), seed, 0, end)
     except Exception as error:
         explain_rules(game)
+        cause = _shorten(str(error))
         raise GameError(
-            f"game '{game.name}': each rule compiles alone, but not together: {_shorten(str(error))}."
+            f"game '{game.name}': each rule compiles alone, but not together: {cause}."
         ) from error
     _prove(game, plain, _same_checks(plain, _rows(t)), counts)
 
 
 def _same_checks(plain: Answers, compiled: Answers) -> Iterator[Check]:
-    """Yield the comparison of each rule's answers, up to the row at which the shorter play stopped."""
+    """Yield the comparison of each rule's answers, up to the row at which one play stopped."""
     n = min(len(plain.mover), len(compiled.mover))
     pairs = {
         "to_play": ("mover",),
         "outcome": ("row",),
-        "legal_actions or chance_outcomes": ("count", "ids", "probability"),
+        "legal_actions": ("count", "ids", "probability"),
         "observe": ("planes", "facts"),
         "heuristic": ("guesses",),
         "symmetry_action": ("moved",),
     }
     for rule, names in pairs.items():
         for name in names:
-            yield _same_check(rule, getattr(plain, name)[:n], getattr(compiled, name)[:n], TOLERANCE)
+            a, b = (getattr(t, name)[:n] for t in (plain, compiled))
+            yield _same_check(rule, plain.mover, a, b, TOLERANCE)
     for column in (STATE, NEXT, *range(IMAGES, plain.states.shape[1])):
-        rule = {STATE: "initial", NEXT: "apply_action"}.get(column, "symmetry or apply_action")
+        rule = "initial" if column == STATE else "apply_action"
+        if column >= IMAGES and (column - IMAGES) % 3 != 1:
+            rule = "symmetry"
         for field in plain.states.dtype.names:
             a, b = (t.states[field][:n, column] for t in (plain, compiled))
-            yield _same_check(f"{rule} (field '{field}')", a, b, 0.0)
+            yield _same_check(f"{rule} (field '{field}')", plain.mover, a, b, 0.0)
 
 
-def _same_check(rule: str, plain: Any, compiled: Any, tolerance: float) -> Check:
-    same = np.isclose(plain, compiled, tolerance, tolerance, equal_nan=True)
-    if plain.dtype.kind != "f":
-        same = plain == compiled
+def _same_check(rule: str, mover: Any, plain: Any, compiled: Any, tolerance: float) -> Check:
+    same = plain == compiled
+    if plain.dtype.kind == "f":
+        same = np.isclose(plain, compiled, tolerance, tolerance, equal_nan=True)
     bad = ~same.reshape(len(plain), -1).all(1)
 
     def say(i: int) -> str:
-        place = np.argwhere(~same[i])[0]
-        at = f" at {place.tolist()}" if len(place) else ""
-        a, b = plain[i][tuple(place)].tolist(), compiled[i][tuple(place)].tolist()
-        return f"{rule} gives {_shown(b)} compiled and {_shown(a)} as plain Python{at}"
+        place = np.argwhere(~same[i])[0].tolist()
+        at = f" at {place}" if place else ""
+        a, b = (_shown(x[i][tuple(place)].tolist()) for x in (plain, compiled))
+        return f"{_exactly(rule, mover[i])} gives {b} compiled and {a} as plain Python{at}"
 
     return SAME, bad | True, bad, say
 
@@ -682,7 +694,7 @@ def _call_name(game: Game) -> str:
     path = getattr(sys.modules.get(module), "__file__", None)
     if not module.startswith("zeroloop_game_") or path is None:
         return game.name
-    return min(path, os.path.relpath(path), key=len)
+    return min(str(path), os.path.relpath(path), key=len)
 
 
 def _notes(game: Game, plies: int) -> list[str]:
@@ -721,7 +733,8 @@ class _Plain:
         self.made[id(value)] = made
         for cell, old in zip(cells, value.__closure__ or (), strict=True):
             cell.cell_contents = self(old.cell_contents)
-        names, codes = set(), [value.__code__]
+        names: set[str] = set()
+        codes = [value.__code__]
         while codes:
             code = codes.pop()
             names.update(code.co_names)
@@ -748,9 +761,10 @@ _RECORD = _Plain()(record)
 
 
 def plain_twin(game: Game) -> Game:
-    """Return the game with rules and texts as plain Python, which name rule and line when they fail."""
+    """Return the game with plain Python rules that name themselves and the line when they fail."""
     twin, plain = copy.copy(game), _Plain()
-    twin.rules = {name: _watched(game, name, rule, plain(rule)) for name, rule in game.rules.items()}
+    rules = game.rules.items()
+    twin.rules = {name: _watched(game, name, rule, plain(rule)) for name, rule in rules}
     for text in ("_render", "_action_name", "_position", "_parse_position"):
         setattr(twin, text, plain(getattr(game, text)))
     return twin
@@ -758,16 +772,18 @@ def plain_twin(game: Game) -> Game:
 
 def _watched(game: Game, name: str, rule: Any, plain: Callable[..., Any]) -> Callable[..., Any]:
     whole = name in ("to_play", "legal_actions", "chance_outcomes", "outcome", "symmetry_action")
+    kinds = (int, np.integer) if whole else (int, float, np.number)
 
     def call(*args: Any) -> Any:
         try:
             answer = plain(*args)
         except Exception as error:
             raise _failure(game, f"rule '{name}'", rule, error) from error
-        if whole and (isinstance(answer, bool) or not isinstance(answer, (int, np.integer))):
+        asked = whole or name == "heuristic"
+        if asked and (isinstance(answer, bool) or not isinstance(answer, kinds)):
             raise GameError(
-                f"game '{game.name}': rule '{name}' ({_place(rule)}) returns {answer!r}; "
-                "it must return a whole number."
+                f"game '{game.name}': rule '{name}' at {_place(rule)} returns {answer!r}; "
+                f"it must return a {'whole ' if whole else ''}number."
             )
         return answer
 
@@ -782,24 +798,39 @@ def _place(rule: Any) -> str:
 def _failure(game: Game, what: str, rule: Any, error: Exception) -> GameError:
     """Return a GameError that names the line of the user's file at which `what` failed."""
     skip = (os.path.dirname(np.__file__), os.path.dirname(numba.__file__), __file__)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(skip)]
-    where = f"{pathlib.Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else _place(rule)
+    frames = traceback.extract_tb(error.__traceback__)
+    user = [f for f in frames if not f.filename.startswith(skip)]
+    where = f"{pathlib.Path(user[-1].filename).name}:{user[-1].lineno}" if user else _place(rule)
     cause = f"{type(error).__name__}: {error}".rstrip(".")
     return GameError(f"game '{game.name}': {what} failed at {where}: {cause}.")
 
 
 _HINTS = (
-    (r"already jitted function", "it is decorated; leave rules plain and decorate their helpers"),
-    (r"name '(\w+)': Cannot determine Numba type of <class 'function'>", "decorate '{0}' with @helper"),
-    (r"name '(\w+)': Cannot determine Numba type of <class '([\w.]+)'>",
-     "'{0}' is of the type {1}, which compiled rules cannot use; use numbers and arrays"),
+    (
+        r"already jitted function",
+        "it is decorated; leave rules plain and decorate only their helpers",
+    ),
+    (
+        r"name '(\w+)': Cannot determine Numba type of <class 'function'>",
+        "'{0}' is a plain function; decorate it with @helper",
+    ),
+    (
+        r"name '(\w+)': Cannot determine Numba type of <class '([\w.]+)'>",
+        "'{0}' is a {1}, which compiled rules cannot use; use numbers and arrays",
+    ),
+    (
+        r"NRT required|Only accept returning of array passed",
+        "it makes a new list, array or text; rules allocate nothing: "
+        "write into the buffers they are given",
+    ),
+    (
+        r"[Cc]an(?:'t|not) unify (?:return type )?(?:from the following types: )?([^\n]*)",
+        "one value is of two kinds ({0}); use one kind",
+    ),
     (r"NameError: name '(\w+)' is not defined", "the name '{0}' is not defined"),
-    (r"NRT required|Only accept returning of array passed",
-     "it makes a new list, array or text; rules allocate nothing: write into the buffers they are given"),
-    (r"[Cc]an(?:'t|not) unify (?:return type )?(?:from the following types: )?([^\n]*)",
-     "one value is of two kinds ({0}); use one kind of number"),
     (r"Unknown attribute '(\w+)'", "there is no attribute '{0}'"),
-)  # fmt: skip
+)
+"""Patterns in Numba's messages, and what they mean for a rule."""
 
 
 def _compile_cause(rule: Any, error: Exception) -> tuple[str, str]:
