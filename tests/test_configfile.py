@@ -189,15 +189,12 @@ def test_unknown_key_names_file_line_and_suggestion():
 
 
 def test_unknown_section_suggests_a_section():
-    assert error_of("serch: {noise: 1}") == (
-        "hex.yaml:1: unknown key 'serch'. Did you mean 'search'?"
-    )
+    assert error_of("serch: {noise: 1}") == ("hex.yaml:1: unknown key 'serch'. Did you mean 'search'?")
 
 
 def test_unknown_key_below_a_dict_suggests_with_the_name_in_the_dict():
     assert error_of("network: {heads: {value: {wieght: 1}}}") == (
-        "hex.yaml:1: unknown key 'network.heads.value.wieght'. "
-        "Did you mean 'network.heads.value.weight'?"
+        "hex.yaml:1: unknown key 'network.heads.value.wieght'. Did you mean 'network.heads.value.weight'?"
     )
 
 
@@ -209,8 +206,7 @@ def test_unknown_key_below_a_tuple_suggests_with_the_index():
 
 def test_unknown_key_like_no_other_lists_the_keys_of_its_section():
     assert error_of("search: {qqqqqqqqqqqq: 1}") == (
-        "hex.yaml:1: unknown key 'search.qqqqqqqqqqqq'. "
-        "The keys of 'search' are: simulations, noise, root."
+        "hex.yaml:1: unknown key 'search.qqqqqqqqqqqq'. The keys of 'search' are: simulations, noise, root."
     )
 
 
@@ -329,9 +325,7 @@ def test_invalid_yaml_names_the_line():
 
 
 def test_character_that_yaml_forbids_names_the_file():
-    assert error_of("seed: \x00") == (
-        "hex.yaml: not valid YAML: special characters are not allowed."
-    )
+    assert error_of("seed: \x00") == ("hex.yaml: not valid YAML: special characters are not allowed.")
 
 
 @pytest.mark.parametrize(
@@ -361,9 +355,7 @@ def test_alias_of_itself_is_refused():
 
 
 def test_key_that_is_a_list_is_refused():
-    assert error_of("? [a]\n: 1\n") == (
-        "hex.yaml:1: a key must be a single value, not a list or a mapping."
-    )
+    assert error_of("? [a]\n: 1\n") == ("hex.yaml:1: a key must be a single value, not a list or a mapping.")
 
 
 def test_file_that_is_no_mapping_is_refused_even_below_other_layers():
@@ -409,8 +401,7 @@ def test_environment_that_names_no_key_is_refused_with_suggestion():
     with pytest.raises(ConfigError) as raised:
         from_environment(ZEROLOOP_SERCH__SIMULATIONS="5")
     assert str(raised.value) == (
-        "ZEROLOOP_SERCH__SIMULATIONS: unknown key 'serch.simulations'. "
-        "Did you mean 'search.simulations'?"
+        "ZEROLOOP_SERCH__SIMULATIONS: unknown key 'serch.simulations'. Did you mean 'search.simulations'?"
     )
 
 
@@ -422,9 +413,7 @@ def test_environment_below_a_schedule_names_no_key():
 def test_environment_with_wrong_type_names_the_variable():
     with pytest.raises(ConfigError) as raised:
         from_environment(ZEROLOOP__SEED="many")
-    assert str(raised.value) == (
-        "ZEROLOOP__SEED: seed is 'many' (a string); it must be a whole number."
-    )
+    assert str(raised.value) == ("ZEROLOOP__SEED: seed is 'many' (a string); it must be a whole number.")
 
 
 def test_environment_with_invalid_yaml_names_the_variable():
@@ -453,8 +442,7 @@ def test_set_value_may_hold_an_equals_sign():
 @pytest.mark.parametrize("assignment", ["search.simulations", "=5"])
 def test_set_without_key_or_equals_sign_is_refused(assignment):
     assert error_of_set(assignment) == (
-        f"--set {assignment}: it must have the form section.key=value, "
-        "such as search.simulations=64."
+        f"--set {assignment}: it must have the form section.key=value, such as search.simulations=64."
     )
 
 

@@ -397,9 +397,7 @@ def brute_force_elo(results):
     """Return the best Elo of bob and cyd beside ada at 0, improving one at a time."""
     elo = dict.fromkeys(THREE, 0.0)
     for _, name in itertools.product(range(60), THREE[1:]):
-        elo[name] = golden_section(
-            lambda x, name=name: posterior({**elo, name: x}, results), -2000, 2000
-        )
+        elo[name] = golden_section(lambda x, name=name: posterior({**elo, name: x}, results), -2000, 2000)
     return elo
 
 

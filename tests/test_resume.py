@@ -142,9 +142,7 @@ def test_torn_tail_is_cut_and_reported(tmp_path):
 
 def test_second_process_on_one_run_is_refused(tmp_path):
     folder = tmp_path / "run"
-    process = subprocess.Popen(
-        command(folder, False), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command(folder, False), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while not (folder / "episodes.log").exists():
             assert process.poll() is None

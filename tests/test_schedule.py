@@ -153,8 +153,7 @@ def test_plain_form_spells_out_the_interpolation():
         ),
         (
             {"over": "run", "at": {0: 1, 30: 2}},
-            "a schedule over the run has a point at 30; "
-            "the run goes from 0 to 1, as a part of its budget.",
+            "a schedule over the run has a point at 30; the run goes from 0 to 1, as a part of its budget.",
         ),
     ],
 )

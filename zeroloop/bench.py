@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import torch
 
 from .config import Config
 from .episode import Episode
@@ -150,7 +149,6 @@ def _inference_runner(
     legal = np.zeros((batch, max(game.max_legal, game.max_chance)), np.int32)
 
     def one(backend: Any, seconds: float) -> float:
-        torch.set_num_threads(1)
         backend.result(backend.submit(planes, facts, legal))
         begun, n = time.perf_counter(), 0
         while time.perf_counter() - begun < seconds:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -132,9 +131,20 @@ def _game(name: str, sets: tuple[str, ...] = ()) -> Game:
 
 @main.command()
 @click.argument("game", required=False)
-@click.option("--run", "folder", type=click.Path(path_type=pathlib.Path), default=None, help="Run directory [runs/GAME].")
+@click.option(
+    "--run",
+    "folder",
+    type=click.Path(path_type=pathlib.Path),
+    default=None,
+    help="Run directory [runs/GAME].",
+)
 @click.option("--seed", type=int, default=None, help="Seed of every random draw.")
-@click.option("--deterministic", is_flag=True, default=None, help="Bit-identical resume; counts positions, reads no clock.")
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    default=None,
+    help="Bit-identical resume; counts positions, reads no clock.",
+)
 @click.option("--no-preflight", is_flag=True, help="Skip the few seconds of measurement before a fresh run.")
 @_config_flags
 @_json_flag
@@ -160,9 +170,7 @@ def train(
     if deterministic:
         extra["run"]["deterministic"] = True
         extra["budget"]["minutes"] = 0
-    config = load_config(
-        game, preset, sets, device, stored if stored.exists() else None, extra
-    )
+    config = load_config(game, preset, sets, device, stored if stored.exists() else None, extra)
     result = train_session(folder, config, preflight=not no_preflight and not as_json)
     if as_json:
         click.echo(json.dumps(result))
@@ -184,11 +192,21 @@ def digest(run: pathlib.Path, as_json: bool) -> None:
 @click.argument("game")
 @click.option("--position", default=None, help="Position text; see the game's page.")
 @click.option("--moves", default="", help="Moves from the start, separated by spaces.")
-@click.option("--stdin", "from_stdin", is_flag=True, help="Answer one query per line: a JSON object, or moves.")
+@click.option(
+    "--stdin",
+    "from_stdin",
+    is_flag=True,
+    help="Answer one query per line: a JSON object, or moves.",
+)
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE")
 @_json_flag
 def state(
-    game: str, position: str | None, moves: str, from_stdin: bool, sets: tuple[str, ...], as_json: bool
+    game: str,
+    position: str | None,
+    moves: str,
+    from_stdin: bool,
+    sets: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Show a position of GAME: who moves, what is legal, how it ended."""
     from .query import describe_state, query_lines, render_state
@@ -220,7 +238,9 @@ def check(game: str, games: int, seed: int, sets: tuple[str, ...], as_json: bool
 
 @main.command()
 @click.argument("game")
-@click.option("--positions", required=True, type=click.Path(path_type=pathlib.Path), help="Lines MOVES SCORE.")
+@click.option(
+    "--positions", required=True, type=click.Path(path_type=pathlib.Path), help="Lines MOVES SCORE."
+)
 @click.option("--weak", is_flag=True, help="Win, draw or loss only: faster.")
 @click.option("--threads", default=0, help="Threads; 0: one per core.")
 @_json_flag
@@ -233,7 +253,13 @@ def solve(game: str, positions: pathlib.Path, weak: bool, threads: int, as_json:
 
 @main.command()
 @click.argument("player")
-@click.option("--positions", required=True, multiple=True, type=click.Path(path_type=pathlib.Path), help="Lines MOVES SCORE or MOVES s1 ... s7; may be repeated.")
+@click.option(
+    "--positions",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=pathlib.Path),
+    help="Lines MOVES SCORE or MOVES s1 ... s7; may be repeated.",
+)
 @click.option("--simulations", default=128, help="0: the raw policy.")
 @click.option("--limit", default=0, help="Only the first lines of each file; 0: all.")
 @click.option("--game", default=None, help="Game of a fixed player [connect4].")
@@ -269,7 +295,13 @@ def evaluate(
 @click.option("--seed", default=0)
 @_json_flag
 def match(
-    first: str, second: str, games: int, opening_plies: int, game: str | None, seed: int, as_json: bool
+    first: str,
+    second: str,
+    games: int,
+    opening_plies: int,
+    game: str | None,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Play FIRST against SECOND: RUN@128, HASH@128, demo:connect4@128, random, minimax:4, mcts:400, solver."""
     from .query import match_players
@@ -308,7 +340,9 @@ def _bench(name: str, what: str, threads: int) -> None:
             _print(found, as_json)
         else:
             for row in found:
-                click.echo(f"{row['backend']:<10} {row['precision']:<5} batch {row['batch']:>5}  {row['positions_per_second']:>10,.0f} positions/s")
+                click.echo(
+                    f"{row['backend']:<10} {row['precision']:<5} batch {row['batch']:>5}  {row['positions_per_second']:>10,.0f} positions/s"
+                )
 
 
 _bench("search", "Simulations/s with the uniform evaluator, no network.", 1)
@@ -389,19 +423,3 @@ def config_diff(first: str, second: str, as_json: bool) -> None:
     else:
         for key, a, b in rows:
             click.echo(f"{key}: {a} -> {b}")
-
-
-def interruptible() -> Callable[[], bool]:
-    """Return a function that says whether Ctrl-C was pressed; a second Ctrl-C ends at once."""
-    pressed = [False]
-
-    def press(signum: int, frame: Any) -> None:
-        if pressed[0]:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGINT)
-        pressed[0] = True
-        click.echo("\nfinishing this tick, then writing a checkpoint (Ctrl-C again: stop at once) ...", err=True)
-
-    signal.signal(signal.SIGINT, press)
-    signal.signal(signal.SIGTERM, press)
-    return lambda: pressed[0]

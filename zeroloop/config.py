@@ -116,7 +116,14 @@ class SearchConfig:
         _scheduled("search.simulations", self.simulations, 1, 1_000_000)
         _scheduled("search.dirichlet_fraction", self.dirichlet_fraction, 0, 1)
         _scheduled("search.gumbel_actions", self.gumbel_actions, 1)
-        for name in ("c_puct", "c_puct_base", "gumbel_scale", "c_visit", "c_scale", "forced_playouts"):
+        for name in (
+            "c_puct",
+            "c_puct_base",
+            "gumbel_scale",
+            "c_visit",
+            "c_scale",
+            "forced_playouts",
+        ):
             _scheduled(f"search.{name}", getattr(self, name), 0)
         _at_least("search.max_nodes", self.max_nodes, 0)
 
@@ -244,7 +251,14 @@ class LearnConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulate"):
             _at_least(f"learn.{name}", getattr(self, name), 1)
-        for name in ("reuse", "learning_rate", "weight_decay", "clip_norm", "warmup_steps", "threads"):
+        for name in (
+            "reuse",
+            "learning_rate",
+            "weight_decay",
+            "clip_norm",
+            "warmup_steps",
+            "threads",
+        ):
             _at_least(f"learn.{name}", getattr(self, name), 0)
         for name in ("decay_from", "final_rate", "ema", "root_value_weight"):
             _within(f"learn.{name}", getattr(self, name), 0, 1)

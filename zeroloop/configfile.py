@@ -146,8 +146,7 @@ def assignment_layers(assignments: Iterable[str]) -> list[Layer]:
         key = key.strip()
         if not (key and equals):
             raise ConfigError(
-                f"--set {assignment}: it must have the form section.key=value, "
-                "such as search.simulations=64."
+                f"--set {assignment}: it must have the form section.key=value, such as search.simulations=64."
             )
         layers.append(Layer.from_assignment(key, text, f"--set {key}"))
     return layers
@@ -264,9 +263,7 @@ def _read_yaml(text: str, source: str, place: Callable[[yaml.Mark], str]) -> Mar
         raise ConfigError(f"{where}: not valid YAML: {problem}.") from error
 
 
-def _mark_node(
-    node: yaml.Node, place: Callable[[yaml.Mark], str], above: tuple[yaml.Node, ...]
-) -> Marked:
+def _mark_node(node: yaml.Node, place: Callable[[yaml.Mark], str], above: tuple[yaml.Node, ...]) -> Marked:
     here = Marked(None, (place(node.start_mark),))
     if isinstance(node, yaml.ScalarNode):
         try:
@@ -538,8 +535,7 @@ def _plain(value: Any, base: Any) -> Any:
     if _is_section(type(value)):
         base = base if isinstance(base, type(value)) else None
         return {
-            field.name: _plain(getattr(value, field.name), _start(field, base))
-            for field in _fields(value)
+            field.name: _plain(getattr(value, field.name), _start(field, base)) for field in _fields(value)
         }
     if isinstance(value, dict):
         base = base if isinstance(base, dict) else {}

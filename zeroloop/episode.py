@@ -7,6 +7,7 @@ order of `_ARRAYS`, little-endian, without gaps. No pickle.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -117,24 +118,25 @@ class Episode:
         _, version, length = _HEAD.unpack_from(data)
         if version != FORMAT:
             raise StoreError(f"an episode has format {version}; this zeroloop reads format {FORMAT}.")
-        try:
-            header = json.loads(data[_HEAD.size : _HEAD.size + length])
-        except ValueError as error:
-            raise StoreError("an episode's header is damaged.") from error
-        if header["game"] != game.id:
-            raise StoreError(f"an episode of {header['game']} was given to a run of {game.id}.")
-        sizes = {"T": header["plies"], "T+1": header["plies"] + 1, "N": header["policy_entries"], "1": 1}
+        header = _read_header(data[_HEAD.size : _HEAD.size + length], game)
+        sizes = {
+            "T": header["plies"],
+            "T+1": header["plies"] + 1,
+            "N": header["policy_entries"],
+            "1": 1,
+        }
         arrays, at = {}, _HEAD.size + length
         for name, dtype, shape in _ARRAYS:
             kind = np.dtype(dtype) if dtype else game.state_dtype
             dims = [game.num_players if d == "P" else sizes[d] for d in shape]
-            size = kind.itemsize * int(np.prod(dims))
-            if at + size > len(data):
+            count = math.prod(dims)
+            if at + kind.itemsize * count > len(data):
                 raise StoreError(f"an episode is cut short in its array '{name}'.")
-            arrays[name] = np.frombuffer(data, kind, int(np.prod(dims)), at).reshape(dims)
-            at += size
+            arrays[name] = np.frombuffer(data, kind, count, at).reshape(dims)
+            at += kind.itemsize * count
         if at != len(data):
             raise StoreError(f"an episode has {len(data) - at} bytes too many.")
+        _check_indices(arrays, game)
         return Episode(
             game=header["game"],
             rules_identity=header["rules_identity"],
@@ -162,3 +164,48 @@ _ARRAYS: tuple[tuple[str, str | None, tuple[str, ...]], ...] = (
     ("policy_ids", "<i4", ("N",)),
     ("policy_probs", "<f2", ("N",)),
 )
+
+_HEADER: dict[str, type] = {
+    "game": str,
+    "rules_identity": str,
+    "observation_version": int,
+    "seed": int,
+    "game_id": int,
+    "source": str,
+    "seats": list,
+    "outcome": int,
+    "plies": int,
+    "policy_entries": int,
+}
+
+
+def _read_header(text: bytes, game: Game) -> dict[str, Any]:
+    """Return the header, whose every field is there, of its type and in its range."""
+    try:
+        header: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StoreError("an episode's header is damaged: not JSON.") from error
+    if not isinstance(header, dict):
+        raise StoreError("an episode's header is damaged: not an object.")
+    for name, kind in _HEADER.items():
+        if type(header.get(name)) is not kind:
+            raise StoreError(f"an episode's header is damaged: '{name}' is no {kind.__name__}.")
+    if header["game"] != game.id:
+        raise StoreError(f"an episode of {header['game']} was given to a run of {game.id}.")
+    for name, low in (("plies", 0), ("policy_entries", 0), ("game_id", 0), ("outcome", -1)):
+        if header[name] < low or (name == "outcome" and header[name] >= len(game.outcomes)):
+            raise StoreError(f"an episode's header is damaged: '{name}' is {header[name]}.")
+    seats = header["seats"]
+    if len(seats) != game.num_players or not all(isinstance(seat, str) for seat in seats):
+        raise StoreError(f"an episode's header is damaged: 'seats' is not {game.num_players} names.")
+    return header
+
+
+def _check_indices(arrays: dict[str, Array], game: Game) -> None:
+    """Refuse what would lead outside of other arrays: compiled code indexes with these unchecked."""
+    offsets, ids = arrays["offsets"], arrays["policy_ids"]
+    if offsets[0] != 0 or offsets[-1] != len(ids) or (offsets[:-1] > offsets[1:]).any():
+        raise StoreError(f"an episode's array 'offsets' is damaged: not ascending from 0 to {len(ids)}.")
+    for name, low, high in (("policy_ids", 0, game.num_actions), ("to_play", -1, game.num_players)):
+        if ((arrays[name] < low) | (arrays[name] >= high)).any():
+            raise StoreError(f"an episode's array '{name}' is damaged: not all in {low}..{high - 1}.")

@@ -1,15 +1,15 @@
 """The errors that zeroloop raises on purpose; each message says what, where, the value, what is allowed, what to do.
 
-    ZeroloopError
-    ├── ConfigError          a key or value of the configuration
-    ├── GameError            the rules of a game
-    │   ├── IllegalAction    an action that the state does not allow
-    │   ├── InvalidState     a position text or state that the game does not know
-    │   └── LawBroken        a game that breaks a law of the contract
-    ├── PlayerError          an opponent or engine; its match is void
-    ├── BackendError         an inference backend that fails or is absent
-    ├── StoreError           stored bytes: a damaged model, checkpoint or episode; a full disk
-    └── ResumeError          a run directory that cannot go on: another game, changed rules, in use
+ZeroloopError
+├── ConfigError          a key or value of the configuration
+├── GameError            the rules of a game
+│   ├── IllegalAction    an action that the state does not allow
+│   ├── InvalidState     a position text or state that the game does not know
+│   └── LawBroken        a game that breaks a law of the contract
+├── PlayerError          an opponent or engine; its match is void
+├── BackendError         an inference backend that fails or is absent
+├── StoreError           stored bytes: a damaged model, checkpoint or episode; a full disk
+└── ResumeError          a run directory that cannot go on: another game, changed rules, in use
 """
 
 

@@ -1,15 +1,21 @@
-"""Files that are whole or absent: atomic writes, hashed content, locked directories."""
+"""Files that are whole or absent: atomic writes, arrays as bytes, hashes, locked directories."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pathlib
 import shutil
 from collections.abc import Callable
 from typing import IO, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from .errors import ResumeError, StoreError
+
+Array = npt.NDArray[Any]
 
 
 def sha256(data: bytes) -> str:
@@ -69,6 +75,20 @@ def _sync_directory(path: pathlib.Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def pack(arrays: dict[str, Array]) -> bytes:
+    """Return arrays as the bytes of an .npz file without pickle."""
+    buffer = io.BytesIO()
+    plain = {k: v.view(np.dtype(v.dtype.descr)) if v.dtype.names else v for k, v in arrays.items()}
+    np.savez(buffer, allow_pickle=False, **plain)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> dict[str, Array]:
+    """Read `pack`'s bytes."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
 
 class DirectoryLock:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from . import draws
 from .errors import InvalidState, StoreError
-from .files import write_file
+from .files import pack, unpack, write_file
 from .games.game import Game
 from .match import draw_opening
 from .players import Player, SearchPlayer
@@ -102,7 +102,8 @@ def read_positions(game: Game, path: pathlib.Path) -> tuple[Array, list[str], li
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{path} cannot be read as text ({error}).") from error
-    states, moves, numbers = [], [], []
+    states, moves = [], []
+    numbers: list[list[int]] = []
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words:
@@ -114,7 +115,9 @@ def read_positions(game: Game, path: pathlib.Path) -> tuple[Array, list[str], li
                 f"{game.num_actions} scores."
             )
         if numbers and len(words) != 1 + len(numbers[0]):
-            raise InvalidState(f"{where}: this line has {len(words)} fields, the first has {1 + len(numbers[0])}.")
+            raise InvalidState(
+                f"{where}: this line has {len(words)} fields, the first has {1 + len(numbers[0])}."
+            )
         try:
             numbers.append([int(w) for w in words[1:]])
         except ValueError as error:
@@ -139,9 +142,7 @@ def _played(game: Game, text: str, where: str) -> Any:
     return state
 
 
-def judged_from_file(
-    game: Game, path: pathlib.Path, limit: int, report: Callable[[str], None]
-) -> Judged:
+def judged_from_file(game: Game, path: pathlib.Path, limit: int, report: Callable[[str], None]) -> Judged:
     """Read positions with their values; lines with a single score are solved column by column first.
 
     Raises:
@@ -196,11 +197,7 @@ def judged_positions(
     if not path.exists():
         report("say", {"text": f"solving {count} positions that judge this run ..."})
         judged = drawn_positions(game, count, solver, seed=1)
-        from .run import pack
-
         write_file(path, pack({"states": judged.states, "values": judged.values}))
-    from .run import unpack
-
     arrays = unpack(path.read_bytes())
     states = game.states(len(arrays["states"]))
     states[...] = arrays["states"]

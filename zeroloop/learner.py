@@ -52,12 +52,18 @@ class Learner:
     """
 
     def __init__(
-        self, network: Network, config: LearnConfig, points: np.ndarray[Any, Any], device: str = "cpu"
+        self,
+        network: Network,
+        config: LearnConfig,
+        points: np.ndarray[Any, Any],
+        device: str = "cpu",
     ) -> None:
         if config.precision == "fp16" and device == "cpu":
             raise BackendError("learn.precision=fp16 needs a GPU; on a CPU use bf16 or fp32.")
         self.config, self.device = config, device
-        self.network = network.to(device, memory_format=torch.channels_last)
+        torch.set_num_threads(1)  # of this thread: the replicas below bring their own
+        self.network = network.to(device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.steps = 0
         self.ema = {
             name: value.detach().clone().float()
@@ -106,8 +112,7 @@ class Learner:
         for round_ in range(config.accumulate):
             first = round_ * len(self._replicas)
             slices = [
-                slice(int(edges[first + i]), int(edges[first + i + 1]))
-                for i in range(len(self._replicas))
+                slice(int(edges[first + i]), int(edges[first + i + 1])) for i in range(len(self._replicas))
             ]
             jobs = [
                 self._pool.submit(self._backward, replica, _cut(tensors, part), n)
@@ -155,16 +160,20 @@ class Learner:
         if head == "policy":
             chosen = torch.gather(logits, 1, part["legal"])
             chosen = chosen.masked_fill(~part["mask"], -1e9)
-            return -(target * functional.log_softmax(chosen, 1)).sum(1)
+            loss: Tensor = -(target * functional.log_softmax(chosen, 1)).sum(1)
+            return loss
         if head == "value" and self.config.value_loss == "mse":
             predicted = torch.softmax(logits, 1) @ self._points
-            return (predicted - target @ self._points) ** 2
-        return -(target * functional.log_softmax(logits, 1)).sum(1)
+            loss = (predicted - target @ self._points) ** 2
+            return loss
+        loss = -(target * functional.log_softmax(logits, 1)).sum(1)
+        return loss
 
     def _gather_gradients(self) -> None:
-        mine = [p.grad for p in self.network.parameters()]
+        mine = [p.grad for p in self.network.parameters() if p.grad is not None]
         for replica in self._replicas[1:]:
-            torch._foreach_add_(mine, [p.grad for p in replica.parameters()])
+            theirs = [p.grad for p in replica.parameters() if p.grad is not None]
+            torch._foreach_add_(mine, theirs)
             for p in replica.parameters():
                 p.grad = None
 
@@ -238,6 +247,5 @@ def _tensors(batch: Batch, device: str) -> dict[str, Any]:
 
 def _cut(tensors: dict[str, Any], part: slice) -> dict[str, Any]:
     return {
-        k: {h: t[part] for h, t in v.items()} if isinstance(v, dict) else v[part]
-        for k, v in tensors.items()
+        k: {h: t[part] for h, t in v.items()} if isinstance(v, dict) else v[part] for k, v in tensors.items()
     }

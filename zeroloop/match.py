@@ -75,7 +75,10 @@ class MatchResult(NamedTuple):
         by_seat = {}
         for seat in range(self.points.shape[1]):
             mine = self.scores[self.seat == seat]
-            by_seat[str(seat)] = {"games": len(mine), "score": float(mine.mean()) if len(mine) else None}
+            by_seat[str(seat)] = {
+                "games": len(mine),
+                "score": float(mine.mean()) if len(mine) else None,
+            }
         return {
             "players": list(self.players),
             "games": len(self.seat),
@@ -133,9 +136,7 @@ def openings(game: Game, count: int, plies: int, seed: int) -> Array:
         state = game.states(1)
         number = len(found)
         length = 1 + draws.integer(np.uint64(seed), draws.OPENING, number, 1 << 20, attempt, longest)
-        alive = draw_opening(
-            game, np.uint64(seed), number, attempt, int(length), state[0], legal, chance
-        )
+        alive = draw_opening(game, np.uint64(seed), number, attempt, int(length), state[0], legal, chance)
         attempt += 1
         if alive and state.tobytes() not in found:
             found[state.tobytes()] = state
@@ -192,9 +193,7 @@ def play_match(
                 mine = np.flatnonzero(live & ((mover == seat) == (side == 0)))
                 if len(mine):
                     keys = opening[mine].astype(np.uint64)
-                    jobs.append(
-                        (player, mine, pool.submit(player.choose, states[mine], keys, plies[mine]))
-                    )
+                    jobs.append((player, mine, pool.submit(player.choose, states[mine], keys, plies[mine])))
             for player, mine, job in jobs:
                 for b, action in zip(mine, job.result(), strict=True):
                     _play(game, player, states[b], int(action), legal)
@@ -248,7 +247,7 @@ def _result(
 
 def joined(parts: list[MatchResult]) -> MatchResult:
     """Return several parts of one match as one result."""
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.concatenate([getattr(p, name) for p in parts])
         for name in ("points", "seat", "opening", "plies")
     }

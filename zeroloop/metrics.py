@@ -72,9 +72,7 @@ class Events:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        summary = Summary(
-            value=[Summary.Value(tag=k, simple_value=float(v)) for k, v in values.items()]
-        )
+        summary = Summary(value=[Summary.Value(tag=k, simple_value=float(v)) for k, v in values.items()])
         event = Event(step=int(values["iteration"]), summary=summary)
         event.wall_time = float(values["seconds"])
         self._board.add_event(event)

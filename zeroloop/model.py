@@ -13,7 +13,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from . import configfile
-from .config import NetworkConfig
+from .config import Config, NetworkConfig
 from .errors import ResumeError, StoreError
 from .evaluator.choice import shapes_of
 from .files import sha256, write_file
@@ -61,8 +61,8 @@ def save(network: Network, game: Game, folder: pathlib.Path) -> str:
     return name
 
 
-def load(path: pathlib.Path, game: Game | None = None, game_name: str | None = None) -> Model:
-    """Read a model; `game` is checked against it, or made from it (`game_name` may give a user's file).
+def load(path: pathlib.Path, game: Game | None = None) -> Model:
+    """Read a model; `game` is checked against it, or made: as its run says, which may name a user's file.
 
     Raises:
       StoreError: absent, damaged, or not a model.
@@ -80,7 +80,7 @@ def load(path: pathlib.Path, game: Game | None = None, game_name: str | None = N
         )
     about = _metadata(path, data)
     if game is None:
-        game = make(game_name or about["game"], **about["options"])
+        game = make(_game_name(path) or about["game"], **about["options"])
     _check_meaning(path, about, game)
     network = build(configfile.build(NetworkConfig, about["network"], str(path)), shapes_of(game))
     try:
@@ -88,6 +88,15 @@ def load(path: pathlib.Path, game: Game | None = None, game_name: str | None = N
     except (RuntimeError, SafetensorError) as error:
         raise StoreError(f"{path} does not hold the weights that it declares: {error}.") from error
     return Model(name, network.eval(), game)
+
+
+def _game_name(path: pathlib.Path) -> str | None:
+    """Return how the run around a model names its game, or None outside of runs."""
+    stored = path.parent.parent / "config.yaml"
+    if path.parent.name != "models" or not stored.exists():
+        return None
+    config = configfile.load(Config, configfile.Layer.from_file(stored))
+    return config.game.name
 
 
 def _metadata(path: pathlib.Path, data: bytes) -> dict[str, Any]:

@@ -74,9 +74,7 @@ def gather(
     parts: list[MatchResult] = []
     for begin in range(0, rules.max_pairs, CHUNK):
         part = starts[begin : begin + CHUNK]
-        parts.append(
-            play_match(game, candidate, champion, starts=part, seed=seed, first_opening=begin)
-        )
+        parts.append(play_match(game, candidate, champion, starts=part, seed=seed, first_opening=begin))
         match = joined(parts)
         test = sprt(match.pairs, score0, score1, rules.alpha, rules.beta)
         if progress is not None:
@@ -105,17 +103,14 @@ def decide(config: Config, evidence: Evidence) -> Decision:
         if evidence.fixed[name].score < floor:
             score = evidence.fixed[name].score
             reason = (
-                f"not promoted: {100 * score:.1f} % against {name} "
-                f"is below the floor of {100 * floor:.0f} %"
+                f"not promoted: {100 * score:.1f} % against {name} is below the floor of {100 * floor:.0f} %"
             )
             return Decision(False, f"{reason} ({told}).", evidence)
     if test.decision == "accept":
         return Decision(True, f"promoted: {told}.", evidence)
     if test.decision == "reject":
         return Decision(False, f"not promoted: {told}, no better than it.", evidence)
-    return Decision(
-        False, f"not promoted: {told}, undecided after {len(match.pairs)} pairs.", evidence
-    )
+    return Decision(False, f"not promoted: {told}, undecided after {len(match.pairs)} pairs.", evidence)
 
 
 def match_results(path: pathlib.Path) -> tuple[list[str], list[Result]]:

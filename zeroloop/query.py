@@ -96,7 +96,9 @@ def solve_file(game: Game, path: pathlib.Path, weak: bool, threads: int) -> dict
     theirs = [int(s["stones"][1 - (s["plies"] & 1)]) for s in states]
     begun = time.perf_counter()
     found = solve_many(
-        list(zip(mine, theirs, strict=True)), "value" if weak else "score", threads=threads or cores()
+        list(zip(mine, theirs, strict=True)),
+        "value" if weak else "score",
+        threads=threads or cores(),
     )
     seconds = time.perf_counter() - begun
     wanted = np.sign(wanted) if weak else wanted
@@ -123,7 +125,11 @@ def evaluate_files(
     rows, parts = [], []
     for path in paths:
         judged = judged_from_file(game, path, limit, tell)
-        actions = _raw(made, judged) if simulations == 0 and isinstance(made, SearchPlayer) else ask(made, judged.states)
+        actions = (
+            _raw(made, judged)
+            if simulations == 0 and isinstance(made, SearchPlayer)
+            else ask(made, judged.states)
+        )
         parts.append((judged, actions))
         rows.append({"file": path.name, **_about(made, simulations), **grade(judged, actions).plain()})
     if len(rows) == 1:

@@ -169,9 +169,7 @@ def sprt(samples: Samples, score0: float, score1: float, alpha: float, beta: flo
     """
     scores = _checked_samples(samples)
     if not 0.0 < score0 < score1 < 1.0:
-        raise ConfigError(
-            f"score0 is {score0} and score1 is {score1}; allowed is 0 < score0 < score1 < 1"
-        )
+        raise ConfigError(f"score0 is {score0} and score1 is {score1}; allowed is 0 < score0 < score1 < 1")
     for name, rate in (("alpha", alpha), ("beta", beta)):
         if not 0.0 < rate < 0.5:
             raise ConfigError(f"{name} is {rate}; allowed is above 0 and below 0.5")

@@ -10,14 +10,12 @@ All writes are atomic or append-only, so the process may be killed at any line.
 
 from __future__ import annotations
 
-import io
 import json
 import pathlib
 import shutil
 import sys
 from typing import Any, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 import safetensors.torch
 import torch
@@ -26,7 +24,7 @@ from safetensors import SafetensorError
 from . import configfile, model
 from .config import Config
 from .errors import ResumeError, StoreError
-from .files import DirectoryLock, sha256, write_directory, write_file
+from .files import DirectoryLock, pack, sha256, unpack, write_directory, write_file
 from .games import make, rules_identity
 from .games.game import Game
 
@@ -213,8 +211,7 @@ def read_checkpoint(folder: pathlib.Path, name: str) -> Checkpoint:
             others = [n for n in checkpoint_names(folder) if n != name]
             hint = f" or remove {place} to go on from checkpoint {others[-1]}" if others else ""
             raise StoreError(
-                f"{path} is damaged: its content does not match its SHA-256. "
-                f"Restore it from a copy{hint}."
+                f"{path} is damaged: its content does not match its SHA-256. Restore it from a copy{hint}."
             )
         files[file_name] = data
     try:
@@ -223,20 +220,6 @@ def read_checkpoint(folder: pathlib.Path, name: str) -> Checkpoint:
         raise StoreError(f"{place}/learner.safetensors cannot be read: {error}.") from error
     groups = [unpack(files[f"games-{i}.npz"]) for i in range(sum("games-" in f for f in files))]
     return Checkpoint(json.loads(files["state.json"]), learner, groups)
-
-
-def pack(arrays: dict[str, Array]) -> bytes:
-    """Return arrays as the bytes of an .npz file without pickle."""
-    buffer = io.BytesIO()
-    plain = {k: v.view(np.dtype(v.dtype.descr)) if v.dtype.names else v for k, v in arrays.items()}
-    np.savez(buffer, allow_pickle=False, **plain)
-    return buffer.getvalue()
-
-
-def unpack(data: bytes) -> dict[str, Array]:
-    """Read `pack`'s bytes."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:

@@ -46,14 +46,12 @@ class Schedule:
             raise ConfigError(f"a schedule goes over 'ply' or 'run', not {self.over!r}.")
         if self.interpolation not in (None, "step", "linear"):
             raise ConfigError(
-                "the interpolation of a schedule is 'step' or 'linear', "
-                f"not {self.interpolation!r}."
+                f"the interpolation of a schedule is 'step' or 'linear', not {self.interpolation!r}."
             )
         if not self.points:
             raise ConfigError("a schedule needs at least one point under 'at'.")
         points = tuple(
-            (_number(position, "position"), _number(value, "value"))
-            for position, value in self.points
+            (_number(position, "position"), _number(value, "value")) for position, value in self.points
         )
         self._check_positions([position for position, _ in points])
         over, interpolation = self.over, self.interpolation
@@ -71,15 +69,12 @@ class Schedule:
     def _check_positions(self, positions: list[float]) -> None:
         for before, after in zip(positions, positions[1:], strict=False):
             if after <= before:
-                raise ConfigError(
-                    f"the points of a schedule must ascend, but {after} follows {before}."
-                )
+                raise ConfigError(f"the points of a schedule must ascend, but {after} follows {before}.")
         for position in positions:
             # A fraction of a ply is nearly always a point that was meant `over: run`.
             if self.over == "ply" and (position < 0 or position != int(position)):
                 raise ConfigError(
-                    f"a schedule over plies has a point at {position}; "
-                    "a ply is a whole number from 0."
+                    f"a schedule over plies has a point at {position}; a ply is a whole number from 0."
                 )
             if self.over == "run" and not 0 <= position <= 1:
                 raise ConfigError(
@@ -107,17 +102,13 @@ class Schedule:
             return cls.constant(_number(plain, "value"))
         for key in plain:
             if key not in _KEYS:
-                raise ConfigError(
-                    f"unknown key {key!r} in a schedule; its keys are {', '.join(_KEYS)}."
-                )
+                raise ConfigError(f"unknown key {key!r} in a schedule; its keys are {', '.join(_KEYS)}.")
         for key in ("over", "at"):
             if plain.get(key) is None:
                 raise ConfigError(f"a schedule with points needs the key '{key}'.")
         at: Any = plain["at"]
         if not isinstance(at, Mapping):
-            raise ConfigError(
-                f"the points of a schedule are a mapping from position to value, not {at!r}."
-            )
+            raise ConfigError(f"the points of a schedule are a mapping from position to value, not {at!r}.")
         return cls(tuple(at.items()), plain["over"], plain.get("interpolation"))
 
     def to_plain(self) -> float | dict[str, Any]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pathlib
 import shutil
+import signal
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,8 +26,6 @@ from .view import View
 
 def train_session(folder: pathlib.Path, config: Config, preflight: bool) -> dict[str, Any]:
     """Train in this folder until the budget is spent or Ctrl-C, and return a summary as plain data."""
-    from .cli import interruptible
-
     run = Run.open(folder, config)
     console = Console(stderr=True)
     try:
@@ -99,7 +101,9 @@ def _finish(console: Console, run: Run, outcome: Outcome) -> None:
         return
     from .report import write_report
 
-    table = Table(title=f"What {outcome.champion[:SHORT]} can do ({run.config.match.simulations} simulations)")
+    table = Table(
+        title=f"What {outcome.champion[:SHORT]} can do ({run.config.match.simulations} simulations)"
+    )
     for name in ("against", "score", "95 % interval", "games"):
         table.add_column(name)
     row = champion_row(folder, outcome.champion)
@@ -182,3 +186,21 @@ def digest_run(folder: pathlib.Path) -> dict[str, Any]:
         "steps": state["steps"],
     }
 
+
+def interruptible() -> Callable[[], bool]:
+    """Return a function that says whether Ctrl-C was pressed; a second Ctrl-C ends at once."""
+    pressed = [False]
+
+    def press(signum: int, frame: Any) -> None:
+        if pressed[0]:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        pressed[0] = True
+        print(
+            "\nfinishing this tick, then writing a checkpoint (again: stop at once) ...",
+            file=sys.stderr,
+        )
+
+    signal.signal(signal.SIGINT, press)
+    signal.signal(signal.SIGTERM, press)
+    return lambda: pressed[0]

@@ -9,13 +9,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from . import draws, judge, model, rating
 from .config import Config
 from .episode import Episode
 from .errors import ResumeError
-from .files import write_file
+from .files import sha256, write_file
 from .evaluator.choice import Choice, choose, relative_points, shapes_of
 from .learner import Learner
 from .metrics import Events
@@ -69,7 +68,6 @@ class _Loop:
     def __init__(self, run: Run, report: Report, stop: Callable[[], bool]) -> None:
         self.run, self.report, self._stop = run, report, stop
         self.config, self.game = run.config, run.game
-        torch.set_num_threads(1)  # the learner brings its own threads
         c = self.config
         self.choice: Choice = choose(c.run.device, c.run.backend, c.run.precision)
         report("say", {"text": f"inference: {self.choice}"})
@@ -99,6 +97,8 @@ class _Loop:
         self.evaluate_seconds = self._before = 0.0
         self.stats = {"points": 0.0, "draws": 0, "truncated": 0, "plies": 0, "games": 0}
         self.elo: float | None = None
+        self.past: list[str] = []
+        """Hashes of the models saved so far, oldest first."""
         self.play_seconds = 0.0
         self.before = (0.0, 0, 0)
         self._started = time.monotonic()
@@ -195,12 +195,11 @@ class _Loop:
         c, run = self.config, self.run
         network = self.learner.averaged()
         name = run.save_model(network)
+        self.past.append(name)
         self.report("phase", {"name": "evaluate", "iteration": self.iteration})
         candidate = self._player(model.Model(name, network, self.game))
         champion = self._player(run.load_model(run.champion))
-        opponents = {
-            label: parse(label, self.game, seed=c.run.seed) for label in c.evaluate.opponents
-        }
+        opponents = {label: parse(label, self.game, seed=c.run.seed) for label in c.evaluate.opponents}
 
         def progress(text: str) -> None:
             self.report("note", {"text": text})
@@ -260,7 +259,7 @@ class _Loop:
             name = self.run.champion
         else:
             network = self.learner.averaged()
-            name = model.sha256(model.encode(network, self.game))
+            name = sha256(model.encode(network, self.game))
         # The evaluation cache of an interrupted deterministic phase came back with its checkpoint.
         self.collector.publish(network, name, keep_cache=self.midway())
         self.collector.set_progress(self.progress())
@@ -287,9 +286,8 @@ class _Loop:
         """Return whom to seat: a past model by its hash, or the player itself."""
         if player != "past":
             return player
-        past = sorted(p.stem for p in self.run.models.glob("*.safetensors"))
         seed = np.uint64(self.config.run.seed)
-        return past[draws.integer(seed, draws.SEATING, key, 2, 0, len(past))]
+        return self.past[draws.integer(seed, draws.SEATING, key, 2, 0, len(self.past))]
 
     def _opponent(self, label: str) -> Any:
         seed = self.config.run.seed
@@ -357,6 +355,7 @@ class _Loop:
             "evaluate_seconds": self.evaluate_seconds if not self.config.run.deterministic else 0.0,
             "evaluations": self.evaluations,
             "next_evaluation": self.next_evaluation,
+            "past": self.past,
             "quotas": self.quotas,
             "games": self.replay.games,
             "positions": self.replay.total,
@@ -387,6 +386,7 @@ class _Loop:
                     kept += 1
             (self.run.folder / "matches.jsonl").unlink(missing_ok=True)
             self.run.champion = self.run.save_model(self.learner.averaged())
+            self.past.append(self.run.champion)
             self._skip_finished(kept)
             return
         state = found.state
@@ -396,7 +396,7 @@ class _Loop:
                 f"{len(self.collector.groups)}. Go on with --set selfplay.threads={len(found.groups)}."
             )
         self.learner.restore(found.learner)
-        for name in ("phase", "iteration", "evaluations", "next_evaluation", "quotas"):
+        for name in ("phase", "iteration", "evaluations", "next_evaluation", "quotas", "past"):
             setattr(self, name, state[name])
         self._before, self.evaluate_seconds = state["seconds"], state["evaluate_seconds"]
         if deterministic:
@@ -431,7 +431,10 @@ class _Loop:
                 finished.add(Episode.from_bytes(payload, self.game).game_id)
             for group in self.collector.groups:
                 group.played = finished
-            self.report("say", {"text": f"kept {kept} games of a session that ended before its first checkpoint"})
+            self.report(
+                "say",
+                {"text": f"kept {kept} games of a session that ended before its first checkpoint"},
+            )
 
     def close(self) -> None:
         """Stop threads and close files."""

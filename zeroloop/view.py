@@ -43,10 +43,14 @@ class View:
         self._phase, self._note = "starting", ""
         self._started = time.monotonic()
         self._bar = Progress(
-            TextColumn("{task.percentage:>5.1f} %"), BarColumn(None), TextColumn("{task.description}")
+            TextColumn("{task.percentage:>5.1f} %"),
+            BarColumn(None),
+            TextColumn("{task.description}"),
         )
         self._task = self._bar.add_task("", total=1.0)
-        self._live = Live(self._draw(), console=self.console, refresh_per_second=4) if _is_terminal() else None
+        self._live = (
+            Live(self._draw(), console=self.console, refresh_per_second=4) if _is_terminal() else None
+        )
 
     def __enter__(self) -> View:
         if self._live is not None:
@@ -92,7 +96,12 @@ class View:
 
     def _one_line(self, v: dict[str, Any]) -> str:
         parts = [f"{v['progress']:6.1%}", f"iteration {v['iteration']:.0f}"]
-        for name in ("positions", "games_per_second", "simulations_per_second", "trained_per_second"):
+        for name in (
+            "positions",
+            "games_per_second",
+            "simulations_per_second",
+            "trained_per_second",
+        ):
             shown = {row[0]: row for row in SHOWN}[name]
             if name in v:
                 parts.append(f"{shown[1]} {shown[2].format(v[name])}")

@@ -48,9 +48,7 @@ class PlainEvaluator:
         values = np.zeros((n, self.game.num_players), np.float32)
         for i in range(n):
             k = leaves.count[i]
-            logits[i, :k], values[i] = self.answer(
-                leaves.states[i], [int(a) for a in leaves.legal[i, :k]]
-            )
+            logits[i, :k], values[i] = self.answer(leaves.states[i], [int(a) for a in leaves.legal[i, :k]])
         return Evaluation(logits, values)
 
     def result(self, ticket):
@@ -90,13 +88,23 @@ def assert_same(game, forest, tree, reference):
         assert action == want["action"](temperature)
 
 
-def play_both(game, rule, interior, *, budget, leaves=1, reuse=False, noise=True, max_nodes=2000, max_edges=0, start=0):
+def play_both(
+    game,
+    rule,
+    interior,
+    *,
+    budget,
+    leaves=1,
+    reuse=False,
+    noise=True,
+    max_nodes=2000,
+    max_edges=0,
+    start=0,
+):
     """Play a few moves of three games in a forest and in the reference, comparing every search."""
     answer = hashed_evaluator(game, salt=3)
     evaluator = PlainEvaluator(game, answer)
-    forest = forest_of(
-        game, rule, interior, trees=3, max_nodes=max_nodes, max_edges=max_edges, leaves=leaves
-    )
+    forest = forest_of(game, rule, interior, trees=3, max_nodes=max_nodes, max_edges=max_edges, leaves=leaves)
     state = game.initial_state()
     if start:  # every path is the root of another random tree
         state.path = start
@@ -171,9 +179,7 @@ def play_both(game, rule, interior, *, budget, leaves=1, reuse=False, noise=True
 @pytest.mark.parametrize("reuse", [False, True])
 def test_kernels_agree_with_reference_visit_for_visit(game, rule, interior, reuse):
     starts = range(1, 9) if game in (TREE2, TREE3) else [0]
-    compared = [
-        play_both(game, rule, interior, budget=40, reuse=reuse, start=start) for start in starts
-    ]
+    compared = [play_both(game, rule, interior, budget=40, reuse=reuse, start=start) for start in starts]
     assert sum(compared) >= 3
 
 

@@ -88,9 +88,7 @@ def make_evaluator(
             from .torch import TorchBackend
 
             width = max(game.max_legal, game.max_chance)
-            made.append(
-                TorchBackend(network, points, batch, choice.precision, choice.device, width)
-            )
+            made.append(TorchBackend(network, points, batch, choice.precision, choice.device, width))
     return NetworkEvaluator(game, made)
 
 

@@ -56,9 +56,7 @@ class OpenVinoBackend:
 
     gathers = False
 
-    def __init__(
-        self, network: Network, points: Floats, batch: int, precision: str, threads: int
-    ) -> None:
+    def __init__(self, network: Network, points: Floats, batch: int, precision: str, threads: int) -> None:
         self.name, self.batch = f"openvino-{precision}", batch
         shapes = network.shapes
         planes = op.parameter([batch, *shapes.planes], np.float32)
@@ -87,26 +85,21 @@ class OpenVinoBackend:
         self._planes = bool(all(shapes.planes))
         self._facts = bool(shapes.globals)
 
-    def submit(
-        self, planes: Floats, global_facts: Floats, legal: npt.NDArray[np.int32]
-    ) -> None:
+    def submit(self, planes: Floats, global_facts: Floats, legal: npt.NDArray[np.int32]) -> None:
         """Compute at once: on a CPU there is nothing to overlap with."""
         inputs = [x for x, used in ((planes, self._planes), (global_facts, self._facts)) if used]
         self._request.infer(dict(enumerate(inputs)), share_inputs=True, share_outputs=True)
 
     def result(self, ticket: None) -> Output:
         """Return views of the outputs."""
-        return Output(
-            self._request.get_output_tensor(0).data, self._request.get_output_tensor(1).data
-        )
+        return Output(self._request.get_output_tensor(0).data, self._request.get_output_tensor(1).data)
 
 
 @singledispatch
 def emit(module: nn.Module, x: Any) -> Any:
     """Return the OpenVINO node that computes the module; one function per kind below."""
     raise BackendError(
-        f"the openvino backend does not know the network part {type(module).__name__}; "
-        "set run.backend=torch."
+        f"the openvino backend does not know the network part {type(module).__name__}; set run.backend=torch."
     )
 
 

@@ -43,9 +43,8 @@ class TorchBackend:
         self.name, self.batch = f"torch-{device}-{precision}", batch
         self._device = torch.device(device)
         self._dtype = DTYPES[precision]
-        self._network = folded(network).to(
-            self._device, self._dtype, memory_format=torch.channels_last
-        )
+        self._network = folded(network).to(self._device, self._dtype)
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._points = torch.from_numpy(points).to(self._device)
         shapes, pin = network.shapes, device == "cuda"
         self._host = (
@@ -87,6 +86,7 @@ class TorchBackend:
 
     def submit(self, planes: Floats, global_facts: Floats, legal: npt.NDArray[np.int32]) -> Any:
         """Copy the batch and start it; on CUDA nothing waits."""
+        torch.set_num_threads(1)  # of the calling thread: every search thread computes for itself
         for host, given in zip(self._host, (planes, global_facts, legal), strict=True):
             host.copy_(torch.from_numpy(given))
         if self._graph is None:

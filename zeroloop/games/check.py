@@ -8,7 +8,9 @@ setup and moves from the seed S, so `--seed S` plays it again.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import linecache
 import os
 import pathlib
 import re
@@ -447,7 +449,7 @@ def _move_check(t: Answers, k: int, bad: Any) -> Check:
     column = IMAGES + 3 * k
     return (
         IMAGE, bad | True, bad,
-        lambda i: f"image {k} of action {t.action[i]}, played in image {k}, does not give image {k} "
+        lambda i: f"action {t.action[i]}, turned and played in image {k}, does not give image {k} "
                   f"of the next state: different {_fields(t, i, column + 1, column + 2)}",
     )  # fmt: skip
 
@@ -524,7 +526,8 @@ def explain_rules(game: Game) -> None:
     Raises:
       GameError: the rule, its line and the cause, in one sentence.
     """
-    _play_plain(game, plain_twin(game), 0, 2, 60, dict.fromkeys(LAWS, 0))
+    with contextlib.suppress(LawBroken):  # broken laws are for check_game to tell
+        _play_plain(game, plain_twin(game), 0, 2, 60, dict.fromkeys(LAWS, 0))
     if INTERPRETED:
         return
     state, number = numba.from_dtype(game.state_dtype), numba.int64
@@ -560,6 +563,8 @@ def _rows(t: Answers) -> Answers:
 
 def _prove(game: Game, t: Answers, checks: Iterator[Check], counts: dict[str, int]) -> None:
     """Count the laws; raise for the first row that breaks one."""
+    if not len(t.mover):
+        return
     tried, worst = dict.fromkeys(LAWS, 0), None
     for law, applies, bad, say in checks:
         tried[law] = max(tried[law], int(np.sum(applies)))
@@ -572,9 +577,7 @@ def _prove(game: Game, t: Answers, checks: Iterator[Check], counts: dict[str, in
         counts[law] += number
 
 
-def _play_plain(
-    game: Game, twin: Game, seed: int, end: int, plies: int, counts: dict[str, int]
-) -> Answers:
+def _play_plain(game: Game, twin: Game, seed: int, end: int, plies: int, counts: dict[str, int]) -> Answers:
     """Play so many plies as plain Python, prove the laws and return the answers."""
     t, trouble = make_answers(game, plies), None
     _clear(game, t)
@@ -666,6 +669,7 @@ def _text_laws(game: Game, twin: Game, t: Answers, row: int) -> int:
         if name in names:
             raise _law(game, TEXT, f"actions {names[name]} and {action} are both '{name}'", where)
         names[name] = action
+    for name, action in names.items():
         if action == t.action[row] and ask("parse_action", state, name) != action:
             raise _law(game, TEXT, f"'{name}', the name of {action}, reads as another", where)
     ask("render", state)
@@ -681,20 +685,21 @@ def _text_laws(game: Game, twin: Game, t: Answers, row: int) -> int:
 
 
 def _law(game: Game, law: str, what: str, where: Any) -> LawBroken:
-    options = f" with {game.id}" if game.options else ""
+    options = "".join(f" --set game.options.{k}={v}" for k, v in game.options.items())
     return LawBroken(
         f"{game.id}: {what} (law '{law}', seed {where[0]}, ply {where[1]}); "
-        f"to repeat it{options}: zeroloop check {_call_name(game)} --seed {where[0]}"
+        f"to repeat it: zeroloop check {_call_name(game)} --seed {where[0]}{options}"
     )
 
 
 def _call_name(game: Game) -> str:
     """Return what the command line calls the game: its file where it was loaded from one."""
     module = getattr(game.rules["initial"], "__module__", "") or ""
-    path = getattr(sys.modules.get(module), "__file__", None)
-    if not module.startswith("zeroloop_game_") or path is None:
+    path = str(getattr(sys.modules.get(module), "__file__", ""))
+    if not module.startswith("zeroloop_game_"):
         return game.name
-    return min(str(path), os.path.relpath(path), key=len)
+    near = os.path.relpath(path)
+    return near if len(near) < len(path) else path
 
 
 def _notes(game: Game, plies: int) -> list[str]:
@@ -820,7 +825,7 @@ _HINTS = (
     ),
     (
         r"NRT required|Only accept returning of array passed",
-        "it makes a new list, array or text; rules allocate nothing: "
+        "it makes a new list, dict, array or text; rules allocate nothing: "
         "write into the buffers they are given",
     ),
     (
@@ -836,19 +841,29 @@ _HINTS = (
 def _compile_cause(rule: Any, error: Exception) -> tuple[str, str]:
     """Return the line of the user's file and the short cause of a failed compilation."""
     text = str(error)
-    lines = re.findall(r'File "([^"\n]+)", line (\d+)|at (\S+\.py) \((\d+)\)', text)
-    found = [(a or c, b or d) for a, b, c, d in lines if "site-packages" not in (a or c)]
-    where = f"{pathlib.Path(found[0][0]).name}:{found[0][1]}" if found else _place(rule)
+    lines = re.findall(r'File "([^"\n]+)", line (\d+)|(?:at|from) (\S+\.py) \((\d+)\)', text)
+    found = [(a or c, int(b or d)) for a, b, c, d in lines if "site-packages" not in (a or c)]
+    code = getattr(rule, "py_func", rule).__code__
+    path, line = found[0] if found else (code.co_filename, code.co_firstlineno)
     if isinstance(error, KeyError):
-        return where, f"the state has no field {error}"
+        return _first_use(path, line, str(error.args[0])), f"the state has no field {error}"
     for pattern, hint in _HINTS:
         match = re.search(pattern, text)
         if match:
-            return where, hint.format(*match.groups())
-    return where, _shorten(text)
+            name = match.group(1) if "name" in pattern else ""
+            return _first_use(path, line, name), hint.format(*match.groups())
+    return _first_use(path, line, ""), _shorten(text)
+
+
+def _first_use(path: str, line: int, name: str) -> str:
+    """Return file and line; from the given line on, the first line that has the name."""
+    source = linecache.getlines(os.path.abspath(path))[line - 1 : line + 99]
+    uses = (k for k, text in enumerate(source) if name and re.search(rf"\b{name}\b", text))
+    return f"{pathlib.Path(path).name}:{line + next(uses, 0)}"
 
 
 def _shorten(text: str) -> str:
     """Return the first telling line of a Numba message."""
     lines = [x.strip() for x in text.split("\n") if x.strip() and "pipeline (step" not in x]
-    return (lines[0] if lines else "no reason given").rstrip(". ")[:160]
+    cause = re.sub(r"\s*Raised from .*", "", lines[0] if lines else "no reason given")
+    return cause.rstrip(". ")[:160]

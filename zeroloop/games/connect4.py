@@ -165,7 +165,9 @@ def parse_position(state, text):
     cells = ["".join("." * int(c) if c.isdigit() else c for c in row) for row in rows]
     for row, line in zip(rows, cells, strict=True):
         if len(line) != WIDTH or set(line) - set("XO."):
-            raise InvalidState(f"connect4: row '{row}' is not {WIDTH} cells of X, O and counts of empty cells.")
+            raise InvalidState(
+                f"connect4: row '{row}' is not {WIDTH} cells of X, O and counts of empty cells."
+            )
     for column in range(WIDTH):
         stack = "".join(cells[HEIGHT - 1 - row][column] for row in range(HEIGHT))
         if "." in stack.rstrip("."):

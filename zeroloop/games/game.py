@@ -58,7 +58,7 @@ class Observation(NamedTuple):
     version: int = 1
 
 
-class GameType(types.Type):  # type: ignore[misc]
+class GameType(types.Type):
     """The Numba type of a game: its name and the digest of its code. It has no run-time content."""
 
     def __init__(self, name: str, digest: str) -> None:
@@ -69,9 +69,13 @@ class GameType(types.Type):  # type: ignore[misc]
 register_model(GameType)(models.OpaqueModel)
 
 
-@unbox(GameType)  # type: ignore[untyped-decorator]
 def _unbox(typ: Any, obj: Any, context: Any) -> Any:
-    return NativeValue(context.context.get_dummy_value())
+    native: Any = NativeValue
+    return native(context.context.get_dummy_value())
+
+
+_register_unbox: Any = unbox(GameType)
+_register_unbox(_unbox)
 
 
 _GAMES: dict[GameType, Game] = {}
@@ -160,7 +164,9 @@ class Game:
             )
         for fact in ("num_players", "num_actions", "max_legal", "max_plies"):
             if getattr(self, fact) < 1:
-                raise GameError(f"game '{self.name}': {fact} is {getattr(self, fact)}; it must be at least 1.")
+                raise GameError(
+                    f"game '{self.name}': {fact} is {getattr(self, fact)}; it must be at least 1."
+                )
         if self.outcomes.ndim != 2 or self.outcomes.shape[1] != self.num_players:
             raise GameError(
                 f"game '{self.name}': outcomes has shape {self.outcomes.shape}; "
@@ -278,7 +284,9 @@ class Game:
 def padded(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
     """Return the dtype as a record whose size is a multiple of 8 bytes, so that states hash by words."""
     if dtype.names is None or dtype.hasobject:
-        raise GameError(f"game '{name}': state_dtype is {dtype}; it must be a structured dtype of plain numbers.")
+        raise GameError(
+            f"game '{name}': state_dtype is {dtype}; it must be a structured dtype of plain numbers."
+        )
     fields = [(field, *_field(dtype.fields[field][0])) for field in dtype.names]  # type: ignore[index]
     packed = np.dtype(fields)
     rest = -packed.itemsize % 8
@@ -291,7 +299,9 @@ def _field(dtype: np.dtype[Any]) -> tuple[Any, ...]:
     return dtype.subdtype if dtype.subdtype is not None else (dtype,)
 
 
-def _relative(outcomes: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+def _relative(
+    outcomes: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
     """Return the outcome table as seen from the seat to move, and how each seat maps onto it.
 
     Returns:
@@ -379,7 +389,7 @@ def outcome_value(game: Any, row: Any, seat: Any) -> Any:
     return game.outcomes[row, seat] / np.float32(game.scale)
 
 
-_OPTIONS = {"forceinline": True, **OPTIONS}
+_OPTIONS: Any = {"forceinline": True, **OPTIONS}
 _ABSENT: dict[str, Callable[..., Any]] = {
     "chance_outcomes": lambda state, out, probability: 0,
     "symmetry": lambda state, k: None,
@@ -391,12 +401,11 @@ _ABSENT: dict[str, Callable[..., Any]] = {
 def _dispatch(stub: Callable[..., Any]) -> None:
     name = stub.__name__
 
-    @overload(stub, strict=False, jit_options=_OPTIONS)  # type: ignore[untyped-decorator]
+    @overload(stub, strict=False, jit_options=_OPTIONS)
     def resolve(game: Any, *args: Any) -> Any:
         if not isinstance(game, GameType):
             return None
-        rule = _GAMES[game].rules.get(name, _ABSENT.get(name))
-        compiled = helper(rule)
+        compiled: Any = helper(_GAMES[game].rules.get(name) or _ABSENT[name])
         return {
             1: lambda game, a: compiled(a),
             2: lambda game, a, b: compiled(a, b),
@@ -419,18 +428,18 @@ for _stub in (
     _dispatch(_stub)
 
 
-@overload(num_players, strict=False, jit_options=_OPTIONS)  # type: ignore[untyped-decorator]
+@overload(num_players, strict=False, jit_options=_OPTIONS)
 def _num_players(game: Any) -> Any:
     count = _GAMES[game].num_players
     return lambda game: count
 
 
-@overload(outcome_value, strict=False, jit_options=_OPTIONS)  # type: ignore[untyped-decorator]
+@overload(outcome_value, strict=False, jit_options=_OPTIONS)
 def _outcome_value(game: Any, row: Any, seat: Any) -> Any:
     table = _GAMES[game].outcomes / np.float32(_GAMES[game].scale)
     return lambda game, row, seat: table[row, seat]
 
 
-@typeof_impl.register(Game)  # type: ignore[untyped-decorator]
+@typeof_impl.register(Game)
 def _typeof(game: Game, context: Any) -> GameType:
     return game._numba_type_

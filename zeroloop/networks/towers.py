@@ -64,7 +64,8 @@ class GlobalPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `[n, C, H, W]` to the same shape."""
         pooled = torch.cat((x.mean((2, 3)), x.amax((2, 3))), 1)
-        return x + self.mix(pooled)[:, :, None, None]
+        mixed: Tensor = self.mix(pooled)
+        return x + mixed[:, :, None, None]
 
 
 class Block(nn.Module):
@@ -85,7 +86,8 @@ class Block(nn.Module):
         y = self.second(torch.relu(y))
         if self.excite is not None:
             y = self.excite(y)
-        return torch.relu(x + y)
+        out: Tensor = torch.relu(x + y)
+        return out
 
 
 class ResidualTower(nn.Module):
@@ -107,7 +109,7 @@ class ResidualTower(nn.Module):
 
     def forward(self, planes: Tensor, global_facts: Tensor) -> Tensor:
         """Return features `[n, channels, H, W]`."""
-        x = self.stem(planes)
+        x: Tensor = self.stem(planes)
         if self.facts is not None:
             x = x + self.facts(global_facts)[:, :, None, None]
         x = torch.relu(x)
@@ -124,10 +126,11 @@ class MlpTower(nn.Module):
         width = config.channels
         self.stem = nn.Linear(math.prod(planes) + global_facts, width)
         self.first = nn.ModuleList(nn.Linear(width, width) for _ in range(config.blocks))
-        self.second = nn.ModuleList(nn.Linear(width, width) for _ in range(config.blocks))
-        for layer in self.second:
+        seconds = [nn.Linear(width, width) for _ in range(config.blocks)]
+        for layer in seconds:
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        self.second = nn.ModuleList(seconds)
 
     def forward(self, planes: Tensor, global_facts: Tensor) -> Tensor:
         """Return features `[n, channels, 1, 1]`."""

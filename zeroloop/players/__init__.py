@@ -124,7 +124,13 @@ class PolicyPlayer:
     """The raw policy, sampled at a temperature: quick games without search."""
 
     def __init__(
-        self, game: Game, evaluator: Evaluator, *, name: str, seed: int = 0, temperature: float = 1.0
+        self,
+        game: Game,
+        evaluator: Evaluator,
+        *,
+        name: str,
+        seed: int = 0,
+        temperature: float = 1.0,
     ) -> None:
         self.name, self.seed, self.temperature = name, seed, temperature
         self._player = SearchPlayer(game, evaluator, 0, name=name, seed=seed)
@@ -161,9 +167,7 @@ def model_player(
 ) -> SearchPlayer:
     """Return the player of a model on one thread of this machine's inference backend."""
     settings = settings or PlaySettings()
-    evaluator = make_evaluator(
-        model.game, model.network, choice or choose(), batches(settings.batch), 1
-    )
+    evaluator = make_evaluator(model.game, model.network, choice or choose(), batches(settings.batch), 1)
     return SearchPlayer(
         model.game,
         evaluator,
@@ -221,7 +225,9 @@ def parse(
 
 def _fixed(text: str, kind: str, number: str, game: Game, seed: int) -> Player:
     if kind in ("minimax", "mcts") and not number.isdigit():
-        raise PlayerError(f"player '{text}' needs a whole number, such as {kind}:{4 if kind == 'minimax' else 400}.")
+        raise PlayerError(
+            f"player '{text}' needs a whole number, such as {kind}:{4 if kind == 'minimax' else 400}."
+        )
     if kind in ("random", "heuristic", "solver") and number:
         raise PlayerError(f"player '{kind}' takes no number, but got '{text}'.")
     if kind == "random":

@@ -1,10 +1,10 @@
 """The forest: many trees that grow together by asking one evaluator. Knows no network.
 
-    forest.plant(...)            put a root into each tree
-    forest.begin(...)            start a search: budget, noise
-    leaves = forest.select()     every searching tree descends until a leaf waits
-    forest.absorb(evaluation)    back up what the evaluator said
-    forest.done()                trees whose budget is spent; then results, advance, begin again
+forest.plant(...)            put a root into each tree
+forest.begin(...)            start a search: budget, noise
+leaves = forest.select()     every searching tree descends until a leaf waits
+forest.absorb(evaluation)    back up what the evaluator said
+forest.done()                trees whose budget is spent; then results, advance, begin again
 """
 
 from __future__ import annotations
@@ -325,4 +325,13 @@ def search(
     return forest.results(forest.all)
 
 
-__all__ = ["PUCT", "Evaluation", "Evaluator", "Forest", "Leaves", "SearchResult", "make_numbers", "search"]
+__all__ = [
+    "PUCT",
+    "Evaluation",
+    "Evaluator",
+    "Forest",
+    "Leaves",
+    "SearchResult",
+    "make_numbers",
+    "search",
+]

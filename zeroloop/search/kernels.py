@@ -149,9 +149,7 @@ def select_edge(game, rule, interior, seed, tree, nodes, edges, root, numbers, n
     node = nodes[n]
     if node.to_play == CHANCE:
         # The node's edges hold the probabilities; the same draw rule as for states that are not stored.
-        u = draws.uniform(
-            seed, draws.SEARCH_CHANCE, tree.game, tree.ply, 1024 * tree.begun + depth % 1024
-        )
+        u = draws.uniform(seed, draws.SEARCH_CHANCE, tree.game, tree.ply, 1024 * tree.begun + depth % 1024)
         running = 0.0
         for e in range(node.edge_start, node.edge_start + node.edge_count - 1):
             running += np.float64(edges[e].prior)
@@ -166,9 +164,7 @@ def select_edge(game, rule, interior, seed, tree, nodes, edges, root, numbers, n
         return puct.root_action(tree, node, edges, root, numbers)
     if interior == GUMBEL:
         return gumbel.interior_action(node, nodes, edges, numbers.c_visit, numbers.c_scale)
-    return puct.interior_action(
-        node, edges, numbers.c_puct, numbers.c_puct_base, numbers.fpu_reduction
-    )
+    return puct.interior_action(node, edges, numbers.c_puct, numbers.c_puct_base, numbers.fpu_reduction)
 
 
 @helper
@@ -224,7 +220,19 @@ def simulate(game, rule, interior, seed, b, t, numbers, cache, words, values, ro
     number = numbers[min(tree.ply, numbers.shape[0] - 1)]
     root_evaluation = nodes[0].status != READY
     n, slot, length, count = walk(
-        game, rule, interior, seed, tree, nodes, edges, states, t.root[b], number, path, legal, t.chance
+        game,
+        rule,
+        interior,
+        seed,
+        tree,
+        nodes,
+        edges,
+        states,
+        t.root[b],
+        number,
+        path,
+        legal,
+        t.chance,
     )
     leaf = nodes[slot]
     if leaf.status == WAITING:

@@ -18,9 +18,9 @@ from ..episode import Episode
 from ..games import rules_identity
 from ..games.game import Game
 from ..schedule import Schedule
-from ..search.forest import Array, Evaluator, Forest
+from ..search.forest import Evaluator, Forest
 from ..search.tree import NUMBERS as SEARCH_NUMBERS
-from ..search.tree import cache_entry_bytes, record
+from ..search.tree import Array, cache_entry_bytes, record
 from . import kernels
 
 

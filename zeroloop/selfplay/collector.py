@@ -78,9 +78,7 @@ class LocalCollector:
     def publish(self, network: Network, name: str, keep_cache: bool = False) -> None:
         """Let every group play on with this network; `keep_cache` only where it is the same one as before."""
         size = [self.config.selfplay.games]
-        self.evaluators = [
-            make_evaluator(self.game, network, self.choice, size, 1) for _ in self.groups
-        ]
+        self.evaluators = [make_evaluator(self.game, network, self.choice, size, 1) for _ in self.groups]
         for group, evaluator in zip(self.groups, self.evaluators, strict=True):
             group.publish(evaluator, name, keep_cache)
 
@@ -153,9 +151,7 @@ class LocalCollector:
             out.append(arrays)
         return out
 
-    def restore(
-        self, groups: list[dict[str, Array]], labels: list[list[str]], finished: set[int]
-    ) -> None:
+    def restore(self, groups: list[dict[str, Array]], labels: list[list[str]], finished: set[int]) -> None:
         """Continue from a snapshot; `finished` games are not played again."""
         for i, (group, arrays) in enumerate(zip(self.groups, groups, strict=True)):
             group.restore(arrays, labels[i], finished)

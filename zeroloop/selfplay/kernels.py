@@ -161,9 +161,7 @@ def start_games(game, rule, seed, t, m, numbers, own, ids, keys, max_plies, reus
             initial(game, state, int(draws.bits(seed, draws.INITIAL, key, 0, attempt) >> np.uint64(1)))
             plies = 0
             if draws.uniform(seed, draws.OPENING, key, 0, attempt) < own[0].random_opening_share:
-                plies = 1 + draws.integer(
-                    seed, draws.OPENING, key, 1, attempt, own[0].random_opening_plies
-                )
+                plies = 1 + draws.integer(seed, draws.OPENING, key, 1, attempt, own[0].random_opening_plies)
             played = 0
             while played < plies:
                 if not random_ply(game, seed, key, 2 + played, attempt, state, t.legal, t.chance):
@@ -172,9 +170,7 @@ def start_games(game, rule, seed, t, m, numbers, own, ids, keys, max_plies, reus
             if to_play(game, state) != TERMINAL:
                 break
             attempt += 1
-        plant_tree(
-            game, t.trees[b], t.nodes[b], t.edges[b], t.states[b], t.legal, t.chance, key, played
-        )
+        plant_tree(game, t.trees[b], t.nodes[b], t.edges[b], t.states[b], t.legal, t.chance, key, played)
         here = m.games[b]
         here.key = key
         here.rows = 0
@@ -214,9 +210,7 @@ def move_games(game, rule, seed, t, m, numbers, own, ids, target, max_plies, reu
             t.result,
         )
         action = edges[best].action
-        row = note_row(
-            here, m.rows[b], m.row_states[b], m.values[b], states[0], action, node.to_play, seats
-        )
+        row = note_row(here, m.rows[b], m.row_states[b], m.values[b], states[0], action, node.to_play, seats)
         for seat in range(seats):
             m.values[b, k, seat] = t.result[seat]
         row.simulations = tree.finished
@@ -258,9 +252,7 @@ def play_others(game, rule, seed, t, m, numbers, own, ids, actions, max_plies, r
             nodes[0].to_play,
             seats,
         )
-        advance_tree(
-            game, tree, nodes, edges, states, t.scratch, t.legal, t.chance, actions[i], reuse
-        )
+        advance_tree(game, tree, nodes, edges, states, t.scratch, t.legal, t.chance, actions[i], reuse)
         settle(game, seed, b, t, m, seats, reuse, max_plies)
         if here.waits == SEARCH:
             begin_search(rule, seed, b, t, m, numbers, own)
