@@ -231,7 +231,7 @@ def test_the_next_commands_go_on_with_this_run(run):
     text = section(run, "Next")
     assert f"zeroloop play {run}\n" in text
     assert f"zeroloop match {run}@128 mcts:400 --games 100\n" in text
-    assert f"zeroloop evaluate {run} --positions FILE --simulations 128\n" in text
+    assert f"tensorboard --logdir {run}/tensorboard\n" in text
     assert f"zeroloop train tictactoe --run {run}\n" in text
 
 

@@ -320,7 +320,7 @@ class PromoteConfig:
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta"):
-            _within(f"promote.{name}", getattr(self, name), 0.001, 0.5)
+            _within(f"promote.{name}", getattr(self, name), 0.001, 0.25)
         if self.elo1 <= self.elo0:
             raise ConfigError(f"promote.elo1 is {self.elo1}; it must be above promote.elo0 = {self.elo0}.")
 

@@ -197,7 +197,10 @@ class Learner:
         for i, parameter in enumerate(self._parameters):
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 out[f"optimizer.{i}.{key}"] = value
-        out["scale"] = torch.tensor(float(self._scaler.get_scale()) if self._scaler.is_enabled() else 1.0)
+        if self._scaler.is_enabled():
+            state = self._scaler.state_dict()
+            out["scale"] = torch.tensor(state["scale"])
+            out["scale_age"] = torch.tensor(state["_growth_tracker"])
         out["steps"] = torch.tensor(self.steps)
         return {k: v.detach().cpu().contiguous() for k, v in out.items()}
 
@@ -222,7 +225,8 @@ class Learner:
                     for k, v in found.items()
                 }
         if self._scaler.is_enabled():
-            self._scaler.update(float(tensors["scale"]))
+            state = {"scale": float(tensors["scale"]), "_growth_tracker": int(tensors["scale_age"])}
+            self._scaler.load_state_dict(self._scaler.state_dict() | state)
         self.steps = int(tensors["steps"])
 
     def close(self) -> None:

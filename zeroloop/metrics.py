@@ -59,8 +59,8 @@ class Events:
         self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - kept open
         self._board = EventFileWriter(str(folder / "tensorboard"))
 
-    def scalars(self, values: dict[str, float]) -> None:
-        """Write one row of metrics at `values["iteration"]`.
+    def scalars(self, values: dict[str, float], kind: str = "metrics") -> None:
+        """Write one row of metrics at `values["iteration"]`; `kind` is `metrics` or `evaluation`.
 
         Raises:
           KeyError: a name is not in the table.
@@ -68,7 +68,7 @@ class Events:
         for name in values:
             if name not in METRICS:
                 raise KeyError(f"metric '{name}' is not declared in metrics.METRICS")
-        self.event("metrics", values)
+        self.event(kind, values)
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 

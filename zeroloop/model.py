@@ -160,7 +160,7 @@ def find(name: str) -> pathlib.Path | None:
 
 def _demo(game: str) -> pathlib.Path:
     folder = pathlib.Path(__file__).parent / "demo"
-    found = sorted(folder.glob(f"{game}-*.safetensors"))
+    found = sorted(p for p in folder.glob("*.safetensors") if p.name.split("-")[0] == game)
     if not found:
         known = ", ".join(sorted(p.name.split("-")[0] for p in folder.glob("*.safetensors"))) or "none"
         raise StoreError(f"there is no demo model of '{game}'; shipped: {known}.")

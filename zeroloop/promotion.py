@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .config import Config
+from .errors import StoreError
 from .games.game import Game
 from .match import MatchResult, joined, openings, play_match
 from .players import Player
@@ -113,12 +114,25 @@ def decide(config: Config, evidence: Evidence) -> Decision:
     return Decision(False, f"not promoted: {told}, undecided after {len(match.pairs)} pairs.", evidence)
 
 
+def read_matches(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Return a run's evaluations, oldest first; a line that a killed process left unfinished is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(keepends=True), 1):
+        if line.endswith("\n"):
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise StoreError(f"{path}:{number} is damaged: not JSON.") from error
+    return rows
+
+
 def match_results(path: pathlib.Path) -> tuple[list[str], list[Result]]:
     """Return the players and results of a run's `matches.jsonl`, for ratings."""
     players: dict[str, None] = {}
     results: list[Result] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in read_matches(path):
         for found in (row["versus_champion"], *row["fixed"].values()):
             a, b = found["players"]
             players |= {a: None, b: None}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import pathlib
 import platform
 import re
@@ -15,12 +14,13 @@ import numpy as np
 
 from . import configfile
 from .config import Config
-from .errors import ConfigError, StoreError
+from .errors import ConfigError
 from .evaluator.choice import cores
 from .files import unpack, write_file
 from .judge import Judged
 from .metrics import METRICS, read_events
 from .model import SHORT
+from .promotion import read_matches
 from .rating import EloEstimate, Result, maximum_likelihood_elo, wilson
 from .run import read_json, stored_config
 
@@ -88,7 +88,7 @@ def read_facts(run: pathlib.Path) -> Facts:
     config = stored_config(run)
     about = read_json(run / "run.json") if (run / "run.json").exists() else {}
     champion = (run / "champion").read_text().strip() if (run / "champion").exists() else ""
-    evaluations = _evaluations(run / "matches.jsonl")
+    evaluations = read_matches(run / "matches.jsonl")
     rows = _in_force(read_events(run, "metrics"))
     elo = _ratings(evaluations)
     return Facts(run, config, about, champion, rows, evaluations, elo, _judged(run))
@@ -102,18 +102,6 @@ def _in_force(rows: Iterable[Row]) -> list[Row]:
             kept.pop()
         kept.append(row)
     return kept
-
-
-def _evaluations(path: pathlib.Path) -> list[Row]:
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows += [json.loads(line)] if line else []
-        except ValueError as error:
-            if number < len(lines):
-                raise StoreError(f"{path}:{number} is damaged: not JSON.") from error
-    return rows  # a last line without its end is being written, or its writer was killed
 
 
 def _ratings(evaluations: list[Row]) -> dict[str, EloEstimate]:
@@ -288,21 +276,24 @@ def _shares(facts: Facts) -> list[str]:
     return ["## Where the time went", "", *lines]
 
 
-def _next(facts: Facts) -> list[str]:
+def next_commands(facts: Facts) -> list[str]:
+    """Return what to try next; the last command goes on with the run, with a larger budget where it is spent."""
     run, game = shlex.quote(str(facts.run)), shlex.quote(facts.config.game.name)
     budget, change = facts.config.budget, ""
     if facts.metrics and facts.metrics[-1].get("positions", 0) >= budget.positions:
         change += f" --set budget.positions={2 * budget.positions}"
     if 0 < 60 * budget.minutes <= facts.seconds:
         change += f" --set budget.minutes={2 * budget.minutes:g}"
-    commands = (
+    return [
         f"zeroloop play {run}",
         f"zeroloop match {run}@128 mcts:400 --games 100",
-        f"zeroloop evaluate {run} --positions FILE --simulations 128",
+        f"tensorboard --logdir {run}/tensorboard",
         f"zeroloop train {game} --run {run}{change}",
-    )
-    told = f"The last one goes on {'with a larger budget' if change else 'where it stopped'}."
-    return ["## Next", "", "```", *commands, "```", "", told, ""]
+    ]
+
+
+def _next(facts: Facts) -> list[str]:
+    return ["## Next", "", "```", *next_commands(facts), "```", "", "The last one goes on with the run.", ""]
 
 
 def _picture(facts: Facts) -> bytes:

@@ -19,6 +19,7 @@ from rich.table import Table
 from .config import Config
 from .errors import StoreError
 from .model import SHORT
+from .promotion import read_matches
 from .run import Run, checkpoint_names, read_checkpoint, stored_config
 from .train import Outcome, settings, train
 from .view import View
@@ -99,7 +100,7 @@ def _finish(console: Console, run: Run, outcome: Outcome) -> None:
             highlight=False,
         )
         return
-    from .report import write_report
+    from .report import next_commands, read_facts, write_report
 
     table = Table(
         title=f"What {outcome.champion[:SHORT]} can do ({run.config.match.simulations} simulations)"
@@ -117,23 +118,14 @@ def _finish(console: Console, run: Run, outcome: Outcome) -> None:
     if row is None:
         console.print("no model was promoted over the random start; train longer.")
     console.print(f"report: {write_report(folder)}", highlight=False)
-    game = run.config.game.name
-    for text in (
-        f"zeroloop play {folder}",
-        f"zeroloop match {folder}@128 mcts:400 --games 100",
-        f"zeroloop train {game} --run {folder} --set budget.minutes={2 * max(run.config.budget.minutes, 1):g}",
-        f"tensorboard --logdir {folder}/tensorboard",
-    ):
-        console.print(f"next: {text}", highlight=False)
+    for text in next_commands(read_facts(folder)):
+        console.print(f"next: {text}", highlight=False, soft_wrap=True)
 
 
 def champion_row(folder: pathlib.Path, champion: str) -> dict[str, Any] | None:
     """Return the evidence on which the champion was promoted, or None for the random start."""
-    path = folder / "matches.jsonl"
-    if not path.exists():
-        return None
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    found: list[dict[str, Any]] = [r for r in rows if r["model"] == champion and r["promoted"]]
+    rows = read_matches(folder / "matches.jsonl")
+    found = [r for r in rows if r["model"] == champion and r["promoted"]]
     return found[-1] if found else None
 
 

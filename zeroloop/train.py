@@ -14,8 +14,8 @@ from . import draws, judge, model, rating
 from .config import Config
 from .episode import Episode
 from .errors import ResumeError
-from .files import sha256, write_file
 from .evaluator.choice import Choice, choose, relative_points, shapes_of
+from .files import sha256, write_file
 from .learner import Learner
 from .metrics import Events
 from .networks import Network, build
@@ -91,7 +91,8 @@ class _Loop:
         self.events = Events(run.folder)
         self.judged = judge.judged_positions(self.game, c.evaluate.positions, run.folder, report)
         self.stopped = self.unsaved = False
-        self.phase, self.iteration, self.evaluations = "collect", 0, 0
+        self.phase, self.iteration = "collect", 0
+        self.evaluations, self.measured_steps = 0, 0
         self.quotas = [0] * len(self.collector.groups)
         self.next_evaluation = c.evaluate.every_positions
         self.evaluate_seconds = self._before = 0.0
@@ -160,7 +161,7 @@ class _Loop:
         self.report("phase", {"name": "learn", "iteration": self.iteration, "steps": owed})
         done = 0
         for _ in range(owed):
-            if self._stop_or_spent():
+            if self.stop():
                 break
             batch = self.replay.sample(c.learn.batch_size, self.learner.steps)
             for name, value in self.learner.step(batch, progress).items():
@@ -178,13 +179,14 @@ class _Loop:
         share = self.evaluate_seconds / max(self.seconds(), 1e-9)
         afford = c.run.deterministic or share <= c.evaluate.max_share
         due = last or (self.replay.total >= self.next_evaluation and afford)
-        if due and self.learner.steps:
+        if due and self.learner.steps > self.measured_steps:
             begun = time.monotonic()
             decision = self._judge_candidate()
             self.evaluate_seconds += time.monotonic() - begun
             if decision is None:
                 return  # interrupted: the resumed session measures again
             self.evaluations += 1
+            self.measured_steps = self.learner.steps
             self.next_evaluation = self.replay.total + c.evaluate.every_positions
         self.phase = "collect"
         self.iteration += 1
@@ -235,6 +237,8 @@ class _Loop:
         self._rate(name)
         if decision.promoted:
             run.champion = name
+        shown = {"iteration": self.iteration, "seconds": self.seconds(), "elo": self.elo, **values}
+        self.events.scalars(shown, "evaluation")
         self.report("decision", {**row, "elo": self.elo})
         return decision
 
@@ -354,6 +358,7 @@ class _Loop:
             "seconds": self.seconds() if not self.config.run.deterministic else 0.0,
             "evaluate_seconds": self.evaluate_seconds if not self.config.run.deterministic else 0.0,
             "evaluations": self.evaluations,
+            "measured_steps": self.measured_steps,
             "next_evaluation": self.next_evaluation,
             "past": self.past,
             "quotas": self.quotas,
@@ -396,7 +401,7 @@ class _Loop:
                 f"{len(self.collector.groups)}. Go on with --set selfplay.threads={len(found.groups)}."
             )
         self.learner.restore(found.learner)
-        for name in ("phase", "iteration", "evaluations", "next_evaluation", "quotas", "past"):
+        for name in ("phase", "iteration", "evaluations", "measured_steps", "next_evaluation", "quotas", "past"):
             setattr(self, name, state[name])
         self._before, self.evaluate_seconds = state["seconds"], state["evaluate_seconds"]
         if deterministic:

@@ -564,6 +564,12 @@ def test_a_check_explains_a_game_that_does_not_compile(tmp_path):
         check_game(game)
 
 
+def test_a_field_with_the_name_of_an_attribute_of_numpy_is_refused():
+    dtype = [("heaps", "u1", (2,)), ("mover", "i1"), ("round", "i1")]
+    with pytest.raises(GameError, match="a field 'round', .*rename it, for example to 'round_'"):
+        check_game(coins(state_dtype=dtype))
+
+
 def test_rules_that_compile_need_no_explanation():
     explain_rules(make("tictactoe"))
 

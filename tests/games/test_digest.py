@@ -164,6 +164,12 @@ def test_the_digest_follows_a_constant_of_another_module():
     assert len(digests) == 2
 
 
+def test_a_library_in_a_closure_cell_is_known_by_its_name():
+    source = "def make():\n    import {} as m\n    def rule(x): return m.floor(x)\n    return rule\n"
+    digests = [digest_of(source.format(m) + "rule = make()") for m in ("math", "numpy", "math")]
+    assert digests[0] == digests[2] != digests[1]
+
+
 class Thing:
     pass
 

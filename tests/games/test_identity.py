@@ -11,13 +11,13 @@ from zeroloop.games import CHANCE, TERMINAL, Game, Observation, make, rules_iden
 
 
 def initial(state, seed):
-    state.sum = 0
+    state.total = 0
     state.plies = 0
     state.add = 0
 
 
 def to_play(state):
-    if state.sum >= 5:
+    if state.total >= 5:
         return TERMINAL
     return CHANCE if state.add > 0 else state.plies & 1
 
@@ -40,7 +40,7 @@ def apply_action(state, action):
     if state.add == 0:
         state.add = 1 + action
     else:
-        state.sum += state.add * action
+        state.total += state.add * action
         state.add = 0
         state.plies += 1
 
@@ -50,7 +50,7 @@ def outcome(state):
 
 
 def observe(state, planes, global_facts):
-    global_facts[0] = state.sum / 8
+    global_facts[0] = state.total / 8
     global_facts[1] = state.plies & 1
 
 
@@ -65,7 +65,7 @@ RULES = {
 }
 FACTS = {
     "version": 1,
-    "state_dtype": [("sum", "i1"), ("plies", "i2"), ("add", "i1")],
+    "state_dtype": [("total", "i1"), ("plies", "i2"), ("add", "i1")],
     "num_players": 2,
     "num_actions": 2,
     "max_legal": 2,
@@ -88,7 +88,7 @@ def adder(name="adder", **changes):
 
 @helper
 def begin(state):
-    state.add, state.sum, state.plies = 0, 0, 0
+    state.add, state.total, state.plies = 0, 0, 0
 
 
 def initial_tidied(state, seed):
@@ -104,7 +104,7 @@ def legal_by_loop(state, out):
 def apply_turned_round(state, action):
     if state.add != 0:
         if action == 1:
-            state.sum = state.sum + state.add
+            state.total = state.total + state.add
         state.plies, state.add = state.plies + 1, 0
     else:
         state.add = action + 1
@@ -114,13 +114,13 @@ def apply_turned_round(state, action):
 
 
 def to_play_longer(state):
-    if state.sum >= 6:
+    if state.total >= 6:
         return TERMINAL
     return CHANCE if state.add > 0 else state.plies & 1
 
 
 def to_play_turned(state):
-    if state.sum >= 5:
+    if state.total >= 5:
         return TERMINAL
     return CHANCE if state.add > 0 else 1 - (state.plies & 1)
 
@@ -128,7 +128,7 @@ def to_play_turned(state):
 def legal_one_at_four(state, out):
     out[0] = 0
     out[1] = 1
-    return 1 if state.sum == 4 else 2
+    return 1 if state.total == 4 else 2
 
 
 def apply_more(state, action):
@@ -150,7 +150,7 @@ def outcome_reversed(state):
 
 def observe_tenths(state, planes, global_facts):
     observe(state, planes, global_facts)
-    global_facts[0] = state.sum / 10
+    global_facts[0] = state.total / 10
 
 
 CHANGES = {
@@ -199,9 +199,7 @@ def test_the_identity_changes_with_whatever_the_game_does():
 
 
 def test_the_identity_is_equal_compiled_and_as_plain_python():
-    script = (
-        "from tests.games.test_identity import *; print(*[rules_identity(g) for g in known_games()])"
-    )
+    script = "from tests.games.test_identity import *; print(*[rules_identity(g) for g in known_games()])"
     assert run(script, NUMBA_DISABLE_JIT="1") == [rules_identity(game) for game in known_games()]
 
 

@@ -214,7 +214,7 @@ def record(game: Any, t: Any, carry: Any, n: Any, seed: Any, ply: Any, end: Any)
             return
         t.where[i, 0], t.where[i, 1] = seed, ply
         if ply == 0:
-            bits = draws.bits(seed, draws.INITIAL, 0, 0, 0)  # type: ignore[no-untyped-call]
+            bits = draws.bits(seed, draws.INITIAL, 0, 0, 0)
             setup = int(bits >> np.uint64(1))
             for column in (STATE, DIRTY):
                 initial(game, t.states[i, column], setup)
@@ -223,7 +223,7 @@ def record(game: Any, t: Any, carry: Any, n: Any, seed: Any, ply: Any, end: Any)
         goes_on = ask_state(game, t, i, n) and ply < n.plies
         if goes_on:
             count = t.count[i, 0]
-            pick = draws.integer(seed, draws.CHECK, 0, ply, 0, count)  # type: ignore[no-untyped-call]
+            pick = draws.integer(seed, draws.CHECK, 0, ply, 0, count)
             play_on(game, t, i, n, pick)
             carry[0] = t.states[i, NEXT]
             ply += 1
@@ -767,6 +767,12 @@ _RECORD = _Plain()(record)
 
 def plain_twin(game: Game) -> Game:
     """Return the game with plain Python rules that name themselves and the line when they fail."""
+    for field in game.state_dtype.names or ():
+        if hasattr(np.record, field):
+            raise GameError(
+                f"game '{game.name}': the state has a field '{field}', but plain Python reads NumPy's "
+                f"own attribute of that name; rename it, for example to '{field}_'."
+            )
     twin, plain = copy.copy(game), _Plain()
     rules = game.rules.items()
     twin.rules = {name: _watched(game, name, rule, plain(rule)) for name, rule in rules}

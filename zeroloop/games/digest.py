@@ -91,7 +91,8 @@ class _Walk:
         elif isinstance(value, type):
             self._type(value)
         elif _trusted(value):
-            self._tag("named", value.__module__ or "", getattr(value, "__qualname__", repr(value)))
+            owner = str(getattr(value, "__module__", None) or getattr(value, "__name__", ""))
+            self._tag("named", owner, getattr(value, "__qualname__", repr(value)))
         else:
             raise GameError(
                 f"game '{self.owner}': {' -> '.join(self.trail) or 'a rule'} reaches "

@@ -122,9 +122,7 @@ class Replay:
         rows["value_weight"] = episode.value_weight[keep]
         rows["source"] = self._sources.index(episode.source)
         rows["number"] = self.total + np.arange(n)
-        rows["last"] = 0
-        if n:
-            rows["last"][-1] = 1
+        rows["followed"] = np.diff(keep, append=-1) == 1
         movers = episode.to_play[keep]
         values = episode.root_value[keep]
         ends = np.broadcast_to(episode.final_value, values.shape)

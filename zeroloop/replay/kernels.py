@@ -15,7 +15,10 @@ f32 = np.float32
 
 
 def position_dtype(outcomes: int) -> np.dtype[Any]:
-    """Return the dtype of a position in the window; `value` is its target over R outcomes."""
+    """Return the dtype of a position in the window.
+
+    `value` is its target over R outcomes; `followed` is 1 where the next row is the game's next ply.
+    """
     return np.dtype(
         [
             ("number", "i8"),
@@ -25,7 +28,7 @@ def position_dtype(outcomes: int) -> np.dtype[Any]:
             ("value_weight", "f4"),
             ("surprise", "f4"),
             ("source", "i2"),
-            ("last", "i2"),
+            ("followed", "i2"),
             ("value", "f4", (outcomes,)),
         ]
     )
@@ -94,7 +97,7 @@ def assemble(
                 policy[i, j] = dense[legal[i, j]] / total
         for e in range(start, start + entries):
             dense[symmetry_action(game, ids[e], turn)] = f32(0)
-        if reply.shape[0] > 0 and positions[k].last == 0 and k + 1 < end:
+        if reply.shape[0] > 0 and positions[k].followed and k + 1 < end:
             start, entries, total = positions[k + 1].start, positions[k + 1].count, f32(0)
             for e in range(start, start + entries):
                 total += probs[e]
@@ -107,7 +110,7 @@ def add_distribution(points, values, mover, share, theta, prob, target):
     """Add `share` times the distribution of greatest entropy over outcomes whose mean is the value vector.
 
     It is an exponential tilt, `p_r ~ exp(theta . points_r)`; theta is found by Newton steps on the
-    diagonal of the covariance, each at most 1. Values are drawn in by 0.1 % so that theta stays finite.
+    diagonal of the covariance, each at most 1. Values are drawn in by 0.05 % so that theta stays finite.
 
     Args:
       values: `f4 [P]`, absolute seats. theta: `f8 [P]` and prob: `f8 [R]`, scratch.
@@ -135,7 +138,7 @@ def add_distribution(points, values, mover, share, theta, prob, target):
                 mean += prob[r] * points[r, s]
                 square += prob[r] * points[r, s] * points[r, s]
                 middle += points[r, s] / outcomes
-            wanted = 0.999 * values[(mover + s) % seats] + 0.001 * middle
+            wanted = 0.9995 * values[(mover + s) % seats] + 0.0005 * middle
             step = (wanted - mean) / (seats * max(square - mean * mean, 1e-6))
             theta[s] += max(-1.0, min(1.0, step))
             worst = max(worst, abs(wanted - mean))

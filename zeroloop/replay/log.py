@@ -16,6 +16,7 @@ from typing import BinaryIO
 from ..errors import StoreError
 
 _FRAME = struct.Struct("<II")
+_SEARCHED, _LONGEST = 1 << 20, 1 << 24  # bytes searched for a frame behind a damaged one, and its length
 
 
 class EpisodeLog:
@@ -51,17 +52,12 @@ class EpisodeLog:
         at = offset
         while at < end:
             head = self._file.read(_FRAME.size)
-            payload = b""
-            if len(head) == _FRAME.size:
-                length, crc = _FRAME.unpack(head)
-                payload = self._file.read(length)
-            else:
-                length, crc = 1, 0
-            if len(payload) < length:
-                break  # torn: the process died while writing
-            if zlib.crc32(payload) != crc:
-                if at + _FRAME.size + length >= end:
-                    break
+            length, crc = _FRAME.unpack(head) if len(head) == _FRAME.size else (0, 0)
+            payload = self._file.read(length)
+            if not length or len(payload) < length or zlib.crc32(payload) != crc:
+                reaches_end = not length or at + _FRAME.size + length >= end
+                if reaches_end and not self._frame_follows(at):
+                    break  # torn: the process died while writing
                 raise StoreError(
                     f"{self.path} is damaged at byte {at}: its checksum does not match. "
                     "Restore the file from a copy, or start a new run."
@@ -70,6 +66,23 @@ class EpisodeLog:
             at += _FRAME.size + length
         self.torn = end - at
         self.cut(at)
+
+    def _frame_follows(self, at: int) -> bool:
+        """Return whether a whole frame begins behind this byte: then it is damage, and no torn tail.
+
+        A damaged length points past frames that are whole; to cut them would lose their games.
+        """
+        self._file.seek(at + 1)
+        rest = memoryview(self._file.read(_SEARCHED + _LONGEST))
+        budget = 1 << 30  # bytes of checksums: numbers in a torn payload may look like lengths
+        for start in range(min(len(rest) - _FRAME.size, _SEARCHED)):
+            length, crc = _FRAME.unpack_from(rest, start)
+            begin = start + _FRAME.size
+            if 0 < length <= min(_LONGEST, len(rest) - begin) and budget > 0:
+                if zlib.crc32(rest[begin : begin + length]) == crc:
+                    return True
+                budget -= length
+        return False
 
     def cut(self, offset: int) -> None:
         """Drop everything from `offset` on."""
@@ -102,8 +115,18 @@ class EpisodeLog:
         return at
 
     def sync(self) -> None:
-        """Make everything appended so far survive a power failure."""
-        os.fsync(self._file.fileno())
+        """Make everything appended so far survive a power failure.
+
+        Raises:
+          StoreError: the disk is full or gone.
+        """
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise StoreError(
+                f"{self.path} could not be written ({error.strerror}). Free some space and start "
+                "the same command again: it goes on from the last checkpoint."
+            ) from error
 
     def close(self) -> None:
         """Close the file."""
