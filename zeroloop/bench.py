@@ -197,7 +197,10 @@ def bench_selfplay(
         collector.collect([1 << 60] * len(collector.groups), late)
         return collector.counters() | {"games": finished[0]}, time.perf_counter() - begun
 
-    play(max(2.0, seconds / 5))  # warm: kernels compiled, games spread over all plies, cache filled
+    games = 0
+    while games < 2 * threads:  # compiles every kernel
+        games += play(0.5)[0]["games"]
+    play(seconds / 5)  # lets the games spread over all plies and the cache fill
     ratios, raws, rows = [], [], []
     for _ in range(rounds):
         counted, span = play(seconds / rounds)

@@ -42,7 +42,7 @@ class MatchResult(NamedTuple):
     opening: npt.NDArray[np.int32]
     """`i4 [G]`: games with the same number began alike."""
     plies: npt.NDArray[np.int32]
-    """`i4 [G]`, opening included."""
+    """`i4 [G]`, those of the opening left out."""
     truncated: int
     """Games cut at the ply bound; they count as the mean of worst and best points."""
     worst: float
@@ -184,7 +184,7 @@ def play_match(
     sides = (first, second)
     with ThreadPoolExecutor(2) as pool:
         while live.any():
-            roll(game, np.uint64(seed), states, opening, plies, live, legal, chance, mover)
+            roll(game, np.uint64(seed), states, opening, plies, live, legal, chance, mover, game.max_plies)
             live &= (mover != TERMINAL) & (plies < game.max_plies)
             if progress is not None:
                 progress(int((~live).sum()), len(live))
@@ -212,11 +212,11 @@ def _play(game: Game, player: Player, state: Any, action: int, legal: Array) -> 
 
 
 @kernel
-def roll(game, seed, states, opening, plies, live, legal, chance, mover):
+def roll(game, seed, states, opening, plies, live, legal, chance, mover, max_plies):
     """Play the chance outcomes that games wait for, keyed by opening and ply, and say who is to move."""
     for b in range(states.shape[0]):
         state = states[b]
-        while to_play(game, state) == CHANCE and live[b]:
+        while to_play(game, state) == CHANCE and live[b] and plies[b] < max_plies:
             k = chance_outcomes(game, state, legal, chance)
             u = draws.uniform(seed, draws.CHANCE, opening[b], plies[b], 0)
             pick, running = 0, np.float64(chance[0])

@@ -272,6 +272,12 @@ def symmetry_always(state, k):
     symmetry(state, 1)
 
 
+def symmetry_fills(state, k):
+    symmetry(state, k)
+    if k == 0 and state.mover == CHANCE:
+        state.heaps[0] = 9
+
+
 def symmetry_swaps_movers(state, k):
     symmetry(state, k)
     if k == 1 and state.mover >= 0:
@@ -370,12 +376,13 @@ FAULTS = [
     ({"heuristic": heuristic_not_a_number}, "heuristic lies", "the seats [nan, nan]", 0),
     ({"heuristic": heuristic_spends}, "leaves the state alone", "heuristic changes 'heaps'", 1),
     ({"symmetry": symmetry_always}, "every image", "played in image 0, does not give image 0", 1),
+    ({"symmetry": symmetry_fills}, "every image", "symmetry with k = 0 changes 'heaps'", 0),
     ({"symmetry": symmetry_swaps_movers}, "every image", "to_play is 1 in image 1, but 0", 1),
     ({"symmetry": symmetry_moves_nothing}, "every image", "turned and played in image 1", None),
     ({"symmetry_action": symmetry_action_stays}, "every image", "turned and played in image", 1),
     ({"symmetry_action": symmetry_action_turns_far}, "every image", "image 1 of the legal act", 1),
     ({"outcome": outcome_by_the_left_heap, "to_play": to_play_ends_early},
-     "every image", "in the state", None),
+     "every image", "outcome is ", None),
     ({"legal_actions": legal_spares_the_left_heap},
      "every image", "the number of legal actions or chance outcomes is", None),
     ({"apply_action": apply_prefers_the_left}, "every image", "turned and played in", None),

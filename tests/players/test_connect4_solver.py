@@ -160,6 +160,18 @@ def test_what_a_crowded_table_forgets_or_keeps_changes_no_score(solver):
     assert scores == [Solver(table_megabytes=8).score(*position) for position in positions]
 
 
+@slow_as_python
+def test_first_player_wins_after_six_stones_in_the_middle(solver):
+    assert solver.value(*parse_moves("444444")) == 1
+
+
+@pytest.mark.slow
+@slow_as_python
+def test_first_player_wins_from_the_empty_board_in_the_middle_only():
+    """The known result of the whole game: the first player's win takes 41 stones."""
+    assert Solver().column_scores(*parse_moves("")).tolist() == [-2, -1, 0, 1, 0, -1, -2]
+
+
 def test_score_is_twenty_two_less_the_stones_of_the_winner(solver):
     assert solver.score(*parse_moves("121212")) == 22 - 4
     assert solver.score(*parse_moves("1212127")) == 22 - 4

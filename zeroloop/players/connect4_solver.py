@@ -32,7 +32,7 @@ Bits: TypeAlias = Any  # np.uint64; mypy does not look into compiled code
 _ONE_COLUMN = 0b0111111
 _COLUMN_BITS = sum(1 << 7 * c for c in range(7))
 
-U0, U1, U2, U3, U4, U5, U6, U7, U8 = (np.uint64(i) for i in range(9))
+U0, U1, U2, U3, U4, U6, U7, U8 = (np.uint64(i) for i in (0, 1, 2, 3, 4, 6, 7, 8))
 U12, U14, U16, U18, U21, U24, U28, U42 = (np.uint64(i) for i in (12, 14, 16, 18, 21, 24, 28, 42))
 COLUMN = np.uint64(_ONE_COLUMN)
 FIELD = np.uint64(63)

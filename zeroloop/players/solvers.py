@@ -34,7 +34,7 @@ class Solver(Protocol):
 class Connect4Solver:
     """Bitboard alpha-beta on all cores (`connect4_solver`)."""
 
-    plies = (10, 32)
+    plies = (8, 34)
 
     def action_values(self, states: Array) -> npt.NDArray[np.int32]:
         """See Solver."""
