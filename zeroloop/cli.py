@@ -233,7 +233,14 @@ def check(game: str, games: int, seed: int, sets: tuple[str, ...], as_json: bool
     from .games.check import check_game
 
     report = check_game(_game(game, sets), games=games, seed=seed)
-    _print(report._asdict(), as_json)
+    if as_json:
+        click.echo(json.dumps(report._asdict()))
+        return
+    for law, count in report.laws:
+        click.echo(f"{count:>9,}  {law}")
+    click.echo(f"{report.games} games, {report.plies:,} plies, {report.states_per_second:,.0f} states/s")
+    for note in report.notes:
+        click.echo(f"note: {note}")
 
 
 @main.command()

@@ -92,7 +92,7 @@ def ask(player: Player, states: Array) -> Array:
 
 
 def read_positions(game: Game, path: pathlib.Path) -> tuple[Array, list[str], list[list[int]]]:
-    """Read lines `MOVES SCORE` or `MOVES s1 ... s7` and return (states, move texts, numbers per line).
+    """Read lines `MOVES SCORE` or `MOVES s1 ... s7` and return (states, `FILE:LINE` of each, numbers of each).
 
     Raises:
       InvalidState: a line is bad; the message names file, line and fault.
@@ -102,7 +102,7 @@ def read_positions(game: Game, path: pathlib.Path) -> tuple[Array, list[str], li
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{path} cannot be read as text ({error}).") from error
-    states, moves = [], []
+    states, places = [], []
     numbers: list[list[int]] = []
     for number, line in enumerate(lines, 1):
         words = line.split()
@@ -123,10 +123,10 @@ def read_positions(game: Game, path: pathlib.Path) -> tuple[Array, list[str], li
         except ValueError as error:
             raise InvalidState(f"{where}: '{' '.join(words[1:])[:40]}' are not whole numbers.") from error
         states.append(_played(game, words[0], where))
-        moves.append(words[0])
+        places.append(where)
     if not states:
         raise InvalidState(f"{path} holds no positions; expected lines MOVES SCORE.")
-    return np.array(states, game.state_dtype), moves, numbers
+    return np.array(states, game.state_dtype), places, numbers
 
 
 def _played(game: Game, text: str, where: str) -> Any:
@@ -148,7 +148,7 @@ def judged_from_file(game: Game, path: pathlib.Path, limit: int, report: Callabl
     Raises:
       InvalidState: a bad line, or a single score that the solver contradicts.
     """
-    states, _, numbers = read_positions(game, path)
+    states, places, numbers = read_positions(game, path)
     if limit:
         states, numbers = states[:limit], numbers[:limit]
     if len(numbers[0]) > 1:
@@ -163,7 +163,7 @@ def judged_from_file(game: Game, path: pathlib.Path, limit: int, report: Callabl
     wrong = np.flatnonzero(signs != np.sign(np.array(numbers)[:, 0]))
     if len(wrong):
         raise InvalidState(
-            f"{path}:{wrong[0] + 1}: the file's score {numbers[wrong[0]][0]} is not what the solver finds; "
+            f"{places[wrong[0]]}: the file's score {numbers[wrong[0]][0]} is not what the solver finds; "
             "the file is wrong."
         )
     return Judged(states, values, False)

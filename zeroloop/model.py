@@ -99,15 +99,27 @@ def _game_name(path: pathlib.Path) -> str | None:
     return config.game.name
 
 
+_ABOUT: dict[str, type] = {
+    "game": str,
+    "options": dict,
+    "rules_identity": str,
+    "observation_version": int,
+    "network": dict,
+}
+
+
 def _metadata(path: pathlib.Path, data: bytes) -> dict[str, Any]:
     try:
         length = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + length])
-        about: dict[str, Any] = json.loads(header["__metadata__"]["zeroloop"])
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        about: dict[str, Any] = dict(json.loads(header["__metadata__"]["zeroloop"]))
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise StoreError(f"{path} is not a zeroloop model, or is damaged.") from error
     if about.get("format") != FORMAT:
         raise StoreError(f"{path} has model format {about.get('format')}; this zeroloop reads {FORMAT}.")
+    for name, kind in _ABOUT.items():
+        if type(about.get(name)) is not kind:
+            raise StoreError(f"{path} is damaged: its '{name}' is no {kind.__name__}.")
     return about
 
 

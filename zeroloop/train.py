@@ -401,7 +401,15 @@ class _Loop:
                 f"{len(self.collector.groups)}. Go on with --set selfplay.threads={len(found.groups)}."
             )
         self.learner.restore(found.learner)
-        for name in ("phase", "iteration", "evaluations", "measured_steps", "next_evaluation", "quotas", "past"):
+        for name in (
+            "phase",
+            "iteration",
+            "evaluations",
+            "measured_steps",
+            "next_evaluation",
+            "quotas",
+            "past",
+        ):
             setattr(self, name, state[name])
         self._before, self.evaluate_seconds = state["seconds"], state["evaluate_seconds"]
         if deterministic:

@@ -14,8 +14,9 @@ import pytest
 
 from tests.toy_games import random_tree
 from zeroloop.errors import GameError, InvalidState, LawBroken
-from zeroloop.games import CHANCE, TERMINAL, Game, Observation, check, make
-from zeroloop.games.check import check_game, explain_rules
+from zeroloop.games import CHANCE, TERMINAL, Game, Observation, check, laws, make
+from zeroloop.games.check import check_game
+from zeroloop.games.explain import explain_rules
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "lucky_nim.py"
@@ -463,18 +464,18 @@ def test_the_games_that_come_with_zeroloop_keep_every_law(name):
     seen = []
     report = check_game(make(name), games=200, progress=lambda *done: seen.append(done))
     proved = dict(report.laws)
-    assert set(check.LAWS) - set(proved) <= {check.DICE}
-    assert proved[check.ENDS] == proved[check.INITIAL] == 200
-    assert proved[check.MOVER] == report.plies + 200
-    assert proved[check.SAME] == check.PLAIN_PLIES
+    assert set(laws.LAWS) - set(proved) <= {laws.DICE}
+    assert proved[laws.ENDS] == proved[laws.INITIAL] == 200
+    assert proved[laws.MOVER] == report.plies + 200
+    assert proved[laws.SAME] == check.PLAIN_PLIES
     assert seen[-1] == (200, 200)
     assert report.states_per_second > 0
 
 
 def test_a_game_with_dice_and_without_symmetries_keeps_every_law():
     report = check_game(random_tree(0, 3), games=50)
-    assert check.IMAGE not in dict(report.laws)
-    assert dict(report.laws)[check.DICE] > 10
+    assert laws.IMAGE not in dict(report.laws)
+    assert dict(report.laws)[laws.DICE] > 10
     assert any("no symmetries" in note for note in report.notes)
 
 
@@ -499,7 +500,6 @@ def broken_example(tmp_path, old, new, name):
 RUNS = {
     "index": ("out[k] = FACES", "out[k + 50] = FACES", "'legal_actions' failed", "IndexError"),
     "field": ("if state.die == 0:", "if state.dye == 0:", "'apply_action' failed", "no attribute"),
-    "name": ("return 1 - state.mover", "return winner", "'outcome' failed", "not defined"),
     "kind": ("return 1 - state.mover", "return None", "'outcome' at", "returns None"),
 }
 
@@ -536,10 +536,6 @@ COMPILES = {
     "python": (
         "    k = 0\n", "    k = sum(0 for _ in range(3))  # here\n",
         "'legal_actions'", "The use of yield in a closure is unsupported",
-    ),
-    "decorated": (
-        "def outcome(state):", "@helper  # here\ndef outcome(state):",
-        "'outcome'", "leave rules plain and decorate only their helpers",
     ),
 }  # fmt: skip
 
@@ -615,3 +611,13 @@ def test_the_example_is_short_and_its_positions_read_back():
         with pytest.raises(InvalidState, match="lucky_nim"):
             game.parse_position(wrong)
     np.testing.assert_allclose([p for _, p in game.chance(game.initial_state())], 1 / 6)
+
+
+def test_a_name_that_is_not_defined_above_the_game_is_refused(tmp_path):
+    with pytest.raises(GameError, match=r"'outcome' uses 'winner', which is not defined where Game"):
+        broken_example(tmp_path, "return 1 - state.mover", "return winner  # here", "undefined")
+
+
+def test_a_decorated_rule_is_taken_as_it_is(tmp_path):
+    game, _ = broken_example(tmp_path, "def outcome(state):", "@helper\ndef outcome(state):", "decorated")
+    assert check_game(game, games=3).games == 3

@@ -11,7 +11,7 @@ import pytest
 from zeroloop.compiled import kernel
 from zeroloop.errors import IllegalAction, InvalidState
 from zeroloop.games import TERMINAL, make
-from zeroloop.games.check import plain_twin
+from zeroloop.games.explain import plain_twin
 from zeroloop.games.game import apply_action, legal_actions, to_play
 
 GAME = make("connect4")

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import pathlib
 import sys
+import traceback
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
@@ -73,9 +74,14 @@ def _load_file(path: pathlib.Path) -> ModuleType:
     except SyntaxError as error:
         del sys.modules[name]
         raise GameError(f"{path}:{error.lineno}: {error.msg}.") from error
-    except BaseException:
+    except GameError:
         del sys.modules[name]
         raise
+    except Exception as error:  # whatever a user's file raises while it is imported
+        del sys.modules[name]
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        at = f"{path}:{lines[-1]}" if lines else str(path)
+        raise GameError(f"{at}: {type(error).__name__}: {error}.") from error
     return module
 
 

@@ -157,24 +157,32 @@ class _Walk:
                 self._code(const, scope)
             else:
                 self.add(const)
-        for name, value in _references(code, scope):
+        for name, value in _references(self.owner, code, scope):
             self._tag(name)
             self.trail.append(name)
             self.add(value)
             self.trail.pop()
 
 
-def _references(code: types.CodeType, scope: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield (dotted name, value) for each global that the code loads, following module attributes."""
+def _references(owner: str, code: types.CodeType, scope: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, value) for each global that the code loads, following module attributes.
+
+    Raises:
+      GameError: a name is not defined yet, so later edits of it would not be seen.
+    """
     instructions = [i for i in dis.get_instructions(code) if i.opname not in ("CACHE", "PUSH_NULL")]
     for k, instruction in enumerate(instructions):
         if instruction.opname not in ("LOAD_GLOBAL", "LOAD_NAME"):
             continue
         name = str(instruction.argval)
         if name not in scope:
-            if hasattr(builtins, name):
-                yield name, getattr(builtins, name)
-            continue  # an unknown name: compiling or running the rule reports it better
+            if not hasattr(builtins, name):
+                raise GameError(
+                    f"game '{owner}': {code.co_filename}:{code.co_firstlineno}: '{code.co_name}' uses '{name}', "
+                    "which is not defined where Game(...) is made; define it above that line."
+                )
+            yield name, getattr(builtins, name)
+            continue
         value = scope[name]
         for follower in instructions[k + 1 :]:
             if follower.opname not in ("LOAD_ATTR", "LOAD_METHOD"):

@@ -138,7 +138,7 @@ class Game:
         self._check_facts(rules)
         self.scale = float(np.abs(self.outcomes).max()) or 1.0
         self.relative_outcomes, self.relative_row = _relative(self.outcomes)
-        self.rules = dict(rules)
+        self.rules = {name: getattr(rule, "py_func", rule) for name, rule in rules.items()}
         self._render, self._action_name = render, action_name
         self._position, self._parse_position = position, parse_position
         facts = (name, num_players, max_legal, max_chance, self.outcomes, repr(observation))
