@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: layers, lengths, what compiled code may call, the README's tree."""
+"""The house rules that a machine can check: layers, lengths, compiled calls, the README's tree."""
 
 from __future__ import annotations
 

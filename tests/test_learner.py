@@ -1,4 +1,4 @@
-"""The learner: gradients that do not depend on how the work is split, schedules, averages, bit-exact resume."""
+"""The learner: gradients independent of how work is split, schedules, averages, exact resume."""
 
 from __future__ import annotations
 

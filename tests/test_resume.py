@@ -1,4 +1,4 @@
-"""A run killed at any moment goes on: bit-identical when deterministic, without lost or doubled games else."""
+"""A killed run goes on: bit-identical when deterministic, else without lost or doubled games."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Benchmarks: figures as medians of repeated, interleaved measurements, with the units of the metrics table."""
+"""Benchmarks: medians of repeated, interleaved measurements, in the units of the metrics table."""
 
 from __future__ import annotations
 

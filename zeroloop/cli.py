@@ -1,6 +1,6 @@
 """The command line: verbs of the domain, each a few lines over the library.
 
-With `--json` a command prints one JSON object on standard output and nothing else; people read standard error.
+With `--json` a command prints one JSON object on standard output, nothing else; people read standard error.
 Exit code 0: success, 1: failure told in one sentence, 2: wrong usage, 130: interrupted.
 """
 
@@ -281,7 +281,7 @@ def evaluate(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Count the positions in which PLAYER (RUN, HASH, demo:GAME, random, minimax:5, ...) keeps the game's value."""
+    """Count the positions in which PLAYER (RUN, HASH, demo:GAME, random, minimax:5) keeps the value."""
     from .query import evaluate_files
 
     found = evaluate_files(player, list(positions), simulations, limit, game, seed, _tell)
@@ -310,7 +310,7 @@ def match(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Play FIRST against SECOND: RUN@128, HASH@128, demo:connect4@128, random, minimax:4, mcts:400, solver."""
+    """Play FIRST against SECOND: RUN@128, HASH@128, demo:connect4@128, minimax:4, mcts:400, solver."""
     from .query import match_players
 
     _print(match_players(first, second, games, opening_plies, game, seed, _tell), as_json)
@@ -348,7 +348,8 @@ def _bench(name: str, what: str, threads: int) -> None:
         else:
             for row in found:
                 click.echo(
-                    f"{row['backend']:<10} {row['precision']:<5} batch {row['batch']:>5}  {row['positions_per_second']:>10,.0f} positions/s"
+                    f"{row['backend']:<10} {row['precision']:<5} batch {row['batch']:>5}"
+                    f"  {row['positions_per_second']:>10,.0f} positions/s"
                 )
 
 

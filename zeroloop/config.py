@@ -68,7 +68,7 @@ class NetworkConfig:
     value_hidden: int = 64
     """Width of the value head's hidden layer."""
     heads: tuple[Literal["reply"], ...] = ()
-    """Heads beside policy and value: `reply` predicts the next ply's policy (KataGo 2019); search never reads them."""
+    """Heads beside policy and value: `reply` predicts the next ply's policy (KataGo 2019)."""
 
     def __post_init__(self) -> None:
         for name in ("blocks", "channels", "policy_channels", "value_channels", "value_hidden"):
@@ -98,7 +98,7 @@ class SearchConfig:
     dirichlet_fraction: Schedule = _number(0.25)
     """PUCT root noise: its share of the prior."""
     forced_playouts: Schedule = _number(2)
-    """PUCT: each visited root edge gets sqrt(this x prior x visits) at least, pruned from the target; 0: off."""
+    """PUCT: a visited root edge gets at least sqrt(this x prior x visits), pruned from the target; 0: off."""
     gumbel_actions: Schedule = _number(16)
     """Gumbel: root actions considered."""
     gumbel_scale: Schedule = _number(1)
@@ -110,7 +110,7 @@ class SearchConfig:
     tree_reuse: bool = False
     """Keep the subtree of the move played."""
     max_nodes: int = 0
-    """Nodes a tree may store; 0: what the budget needs. A full tree goes on without new nodes and counts it."""
+    """Nodes a tree may store; 0: as the budget needs. A full tree goes on without new ones."""
 
     def __post_init__(self) -> None:
         _scheduled("search.simulations", self.simulations, 1, 1_000_000)
@@ -133,7 +133,8 @@ class OpponentConfig:
     """A player that takes one seat in a share of the self-play games."""
 
     player: str = "random"
-    """`past` (an earlier model of this run), `policy` (the newest model without search), `random`, `heuristic`, `minimax:D`, `mcts:N`."""
+    """`past` (an earlier model of this run), `policy` (the newest model without search), `random`,
+    `heuristic`, `minimax:D`, `mcts:N`."""
     share: float = 0.0
     """Share of games with this player in one seat, 0..1."""
 
@@ -206,7 +207,7 @@ class ReplayConfig:
             _within(f"replay.{name}", getattr(self, name), 0, 1)
         if self.surprise == "outcome" and self.surprise_weight > 0 and self.correction_exponent < 1:
             raise ConfigError(
-                f"replay.correction_exponent is {self.correction_exponent} with outcome surprise; it must be 1, "
+                f"replay.correction_exponent is {self.correction_exponent}; outcome surprise needs 1, "
                 "because selecting on the outcome biases the value target."
             )
 
@@ -304,7 +305,7 @@ class PromoteConfig:
     """When a candidate becomes the champion."""
 
     mode: Literal["gate", "always"] = "always"
-    """Self-play uses the champion (`gate`) or the newest model (`always`); the champion needs evidence in both."""
+    """Self-play uses the champion (`gate`) or the newest model (`always`); a champion needs evidence."""
     elo0: float = 0.0
     """SPRT: the candidate is no better than this many Elo above the champion."""
     elo1: float = 35.0

@@ -50,7 +50,7 @@ def _high_product(a, b):
 
 @helper
 def bits(seed, purpose, game, ply, index):
-    """Return 64 random bits as uint64: word `index % 4` of the block with counter `(index // 4, ply, game, 0)`."""
+    """Return 64 random bits: word `index % 4` of the block with counter `(index // 4, ply, game, 0)`."""
     k0 = np.uint64(seed)
     k1 = np.uint64(purpose)
     x0 = np.uint64(index) >> np.uint64(2)

@@ -1,4 +1,4 @@
-"""The errors that zeroloop raises on purpose; each message says what, where, the value, what is allowed, what to do.
+"""The errors that zeroloop raises on purpose: what, where, the value, what is allowed, what to do.
 
 ZeroloopError
 ├── ConfigError          a key or value of the configuration

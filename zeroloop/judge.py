@@ -92,7 +92,7 @@ def ask(player: Player, states: Array) -> Array:
 
 
 def read_positions(game: Game, path: pathlib.Path) -> tuple[Array, list[str], list[list[int]]]:
-    """Read lines `MOVES SCORE` or `MOVES s1 ... s7` and return (states, `FILE:LINE` of each, numbers of each).
+    """Read lines `MOVES SCORE` or `MOVES s1 ... s7` and return (states, `FILE:LINE`, numbers) of each.
 
     Raises:
       InvalidState: a line is bad; the message names file, line and fault.

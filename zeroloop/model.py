@@ -1,4 +1,4 @@
-"""Model: weights with all that they mean - network, game, rules identity, observation - named by content hash.
+"""Model: weights with what they mean - network, game, rules, observation - named by content hash.
 
 The file is safetensors; its name is the SHA-256 of its bytes and is checked at every load.
 """

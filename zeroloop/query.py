@@ -1,4 +1,4 @@
-"""Answers to one-off questions from the command line: a position, a file of positions, a match, a benchmark."""
+"""Answers to one-off questions from the command line: positions, files of them, matches, benchmarks."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def render_state(game: Game, position: str | None, moves: str) -> str:
 
 
 def query_lines(game: Game, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Answer one query per line: moves, or a JSON object with `position` and `moves`; errors answer in kind."""
+    """Answer one query per line: moves, or JSON with `position` and `moves`; errors answer in kind."""
     for line in lines:
         text = line.strip()
         try:

@@ -277,7 +277,7 @@ def _shares(facts: Facts) -> list[str]:
 
 
 def next_commands(facts: Facts) -> list[str]:
-    """Return what to try next; the last command goes on with the run, with a larger budget where it is spent."""
+    """Return what to try next; the last command goes on, with a larger budget where it is spent."""
     run, game = shlex.quote(str(facts.run)), shlex.quote(facts.config.game.name)
     budget, change = facts.config.budget, ""
     if facts.metrics and facts.metrics[-1].get("positions", 0) >= budget.positions:

@@ -201,7 +201,8 @@ def read_checkpoint(folder: pathlib.Path, name: str) -> Checkpoint:
     manifest = read_json(place / "manifest.json")
     if manifest.get("format") != CHECKPOINT_FORMAT:
         raise StoreError(
-            f"{place} has checkpoint format {manifest.get('format')}; this zeroloop reads {CHECKPOINT_FORMAT}."
+            f"{place} has checkpoint format {manifest.get('format')}; "
+            f"this zeroloop reads {CHECKPOINT_FORMAT}."
         )
     files: dict[str, bytes] = {}
     for file_name, digest in manifest["sha256"].items():

@@ -96,7 +96,8 @@ def _finish(console: Console, run: Run, outcome: Outcome) -> None:
     folder = run.folder
     if not outcome.finished:
         console.print(
-            f"stopped at iteration {outcome.iteration}; go on with: zeroloop train {run.config.game.name} --run {folder}",
+            f"stopped at iteration {outcome.iteration}; go on with: "
+            f"zeroloop train {run.config.game.name} --run {folder}",
             highlight=False,
         )
         return

@@ -237,7 +237,9 @@ class _Loop:
         self._rate(name)
         if decision.promoted:
             run.champion = name
-        shown = {"iteration": self.iteration, "seconds": self.seconds(), "elo": self.elo, **values}
+        shown: dict[str, float] = {"iteration": self.iteration, "seconds": self.seconds(), **values}
+        if self.elo is not None:
+            shown["elo"] = self.elo
         self.events.scalars(shown, "evaluation")
         self.report("decision", {**row, "elo": self.elo})
         return decision
@@ -291,7 +293,7 @@ class _Loop:
         if player != "past":
             return player
         seed = np.uint64(self.config.run.seed)
-        return self.past[draws.integer(seed, draws.SEATING, key, 2, 0, len(self.past))]
+        return self.past[int(draws.integer(seed, draws.SEATING, key, 2, 0, len(self.past)))]
 
     def _opponent(self, label: str) -> Any:
         seed = self.config.run.seed
@@ -397,7 +399,7 @@ class _Loop:
         state = found.state
         if len(found.groups) != len(self.collector.groups):
             raise ResumeError(
-                f"{self.run.folder} was played by {len(found.groups)} groups of games; this machine would use "
+                f"{self.run.folder} was played by {len(found.groups)} groups of games; here it would be "
                 f"{len(self.collector.groups)}. Go on with --set selfplay.threads={len(found.groups)}."
             )
         self.learner.restore(found.learner)
@@ -437,7 +439,7 @@ class _Loop:
         self.report("say", {"text": told})
 
     def _skip_finished(self, kept: int) -> None:
-        """Without a checkpoint, keep the games that an earlier session finished and never replay their keys."""
+        """Without a checkpoint, keep the games of an earlier session and never replay their keys."""
         if kept:
             finished = set()
             for _, payload in self.log.open_at(0):

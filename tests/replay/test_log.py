@@ -1,4 +1,4 @@
-"""The episode log: whole frames come back, torn tails are cut and reported, damage is named, full disks spare it."""
+"""The episode log: whole frames come back, torn tails are cut, damage is named, a full disk spares it."""
 
 from __future__ import annotations
 

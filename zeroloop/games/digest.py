@@ -178,7 +178,8 @@ def _references(owner: str, code: types.CodeType, scope: dict[str, Any]) -> Iter
         if name not in scope:
             if not hasattr(builtins, name):
                 raise GameError(
-                    f"game '{owner}': {code.co_filename}:{code.co_firstlineno}: '{code.co_name}' uses '{name}', "
+                    f"game '{owner}': {code.co_filename}:{code.co_firstlineno}: '{code.co_name}' uses "
+                    f"'{name}', "
                     "which is not defined where Game(...) is made; define it above that line."
                 )
             yield name, getattr(builtins, name)

@@ -74,8 +74,7 @@ def _unbox(typ: Any, obj: Any, context: Any) -> Any:
     return native(context.context.get_dummy_value())
 
 
-_register_unbox: Any = unbox(GameType)
-_register_unbox(_unbox)
+unbox(GameType)(_unbox)  # type: ignore[no-untyped-call]
 
 
 _GAMES: dict[GameType, Game] = {}

@@ -25,7 +25,7 @@ class Shapes(NamedTuple):
 
 
 class Network(nn.Module):
-    """A tower and named heads: `policy [n, A]` and `value [n, R]` logits, and any that the config declares."""
+    """A tower and named heads: `policy [n, A]` and `value [n, R]` logits, and those of the config."""
 
     def __init__(self, config: NetworkConfig, shapes: Shapes) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,7 @@ class Connect4Solver:
         """See Solver."""
         return self._solve(states, "column_scores")
 
-    def _solve(self, states: Array, mode: str) -> npt.NDArray[np.int32]:
+    def _solve(self, states: Array, mode: Literal["column_scores", "column_values"]) -> npt.NDArray[np.int32]:
         from .connect4_solver import solve_many
 
         seats = states["plies"] & 1

@@ -34,7 +34,8 @@ class Batch(NamedTuple):
     legal_mask: npt.NDArray[np.bool_]
     """`bool [n, L]`."""
     targets: dict[str, npt.NDArray[np.float32]]
-    """`policy f4 [n, L]` over legal ids; `value f4 [n, R]` over outcomes seen from the seat to move; other heads `f4 [n, A]`."""
+    """`policy f4 [n, L]` over legal ids; `value f4 [n, R]` over outcomes seen from the seat to move;
+    other heads `f4 [n, A]`."""
     weights: dict[str, npt.NDArray[np.float32]]
     """`f4 [n]` per head."""
     importance: npt.NDArray[np.float32]

@@ -57,7 +57,7 @@ class Leaves(NamedTuple):
     """`state_dtype [n]`, decision nodes."""
     legal: npt.NDArray[np.int32]
     """`i4 [n, L]`, ascending ids in the first `count` columns."""
-    count: npt.NDArray[np.int32]
+    count: npt.NDArray[np.int32]  # type: ignore[assignment]
     """`i4 [n]`."""
 
 
@@ -87,7 +87,7 @@ class SearchResult(NamedTuple):
     """`i4 [n]`: the action that the rule plays."""
     legal: npt.NDArray[np.int32]
     """`i4 [n, L]`."""
-    count: npt.NDArray[np.int32]
+    count: npt.NDArray[np.int32]  # type: ignore[assignment]
     """`i4 [n]`: legal actions."""
     policy_target: npt.NDArray[np.float32]
     """`f4 [n, L]`, sums to 1."""
@@ -189,7 +189,7 @@ class Forest:
         kernels.begin(self.game, self.rule, self.seed, self.trees, self.numbers, ids, budgets, noise)
 
     def select(self, ids: Array | None = None) -> Leaves:
-        """Descend in every searching tree until its leaves wait or its budget is begun; return all waiting leaves."""
+        """Descend in every searching tree until its leaves wait or its budget is begun."""
         self.rows = kernels.descend(
             self.game,
             self.rule,

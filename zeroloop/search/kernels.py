@@ -169,7 +169,7 @@ def select_edge(game, rule, interior, seed, tree, nodes, edges, root, numbers, n
 
 @helper
 def walk(game, rule, interior, seed, tree, nodes, edges, states, root, numbers, path, legal, chance):
-    """Follow one simulation down; return (leaf node or -1 if not stored, its slot, path length, legal actions or -1).
+    """Follow one simulation down; return (leaf or -1: not stored, slot, path length, legal actions or -1).
 
     The slot holds the leaf's node and state; for a leaf that is not stored it is the scratch slot.
     """
@@ -290,7 +290,7 @@ def simulate(game, rule, interior, seed, b, t, numbers, cache, words, values, ro
 
 @kernel
 def descend(game, rule, interior, seed, t, numbers, cache, words, values, leaves, ids, row):
-    """Let each active tree of `ids` begin simulations until `leaves` of its leaves wait or its budget is begun.
+    """Let each active tree of `ids` simulate until `leaves` of its leaves wait or its budget is begun.
 
     Args:
       t: Trees. numbers: NUMBERS [plies]. words: `u8 [B, N, W]`, the trees' states as words.

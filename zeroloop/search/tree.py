@@ -40,7 +40,7 @@ TREE = np.dtype(
         ("overflow", "i4"),
     ]
 )
-"""One tree: key of its draws, state of this search (simulations begun and finished, leaves waiting), use of its pools."""
+"""One tree: key of its draws, simulations of this search (begun, finished, waiting), use of its pools."""
 
 EDGE = np.dtype(
     [
@@ -53,13 +53,15 @@ EDGE = np.dtype(
         ("value_sum", "f4"),
     ]
 )
-"""`value_sum` belongs to the seat that moves at the parent; `prior` is the probability at a chance node; child -1: none."""
+"""`value_sum` belongs to the seat that moves at the parent; at a chance node `prior` is the probability;
+child -1: none."""
 
 ROOT_EDGE = np.dtype([("noise", "f4"), ("inherited", "i4")])
 """What only root edges need: Gumbel or Dirichlet noise, and the visits of earlier searches."""
 
 LEAF = np.dtype([("tree", "i4"), ("node", "i4"), ("length", "i4"), ("root", "i4")])
-"""A leaf that waits: its tree, its node (-1: not stored), the length of its path, whether it is the uncounted root evaluation."""
+"""A leaf that waits: its tree, its node (-1: not stored), the length of its path, whether it is the
+uncounted evaluation of a root."""
 
 STEP = np.dtype([("node", "i4"), ("edge", "i4")])
 
@@ -127,7 +129,7 @@ SIMULATIONS, CACHE_HITS, TERMINALS, OVERFLOWS = range(COUNTERS)
 
 
 class Cache(NamedTuple):
-    """Evaluations by state, direct-mapped; 128-bit keys, so a false hit has odds of about 2^-108 a look-up."""
+    """Evaluations by state, direct-mapped; 128-bit keys: a false hit has odds of 2^-108 a look-up."""
 
     keys: Array  # u8 [C, 2]; C is a power of two, or 1 with `enabled` 0
     logits: Array  # f4 [C, L]

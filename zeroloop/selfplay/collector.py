@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 
 
 class LocalCollector:
-    """Plays on `selfplay.threads` threads, one group each; on a GPU two, so that search and inference overlap.
+    """Plays on `selfplay.threads` threads, a group each; on a GPU two, so that search and inference overlap.
 
     Args:
       on_episode: called with every finished game, one call at a time.
@@ -138,7 +138,7 @@ class LocalCollector:
     def snapshot(self, midway: bool) -> list[dict[str, Array]]:
         """Return the games in flight of every group.
 
-        In the middle of a deterministic phase that includes the evaluation caches and the games not handed out.
+        Midway in a deterministic phase that includes evaluation caches and games not handed out.
         """
         out = []
         for group, episodes in zip(self.groups, self.pending, strict=True):

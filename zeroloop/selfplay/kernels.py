@@ -28,7 +28,7 @@ OVER = 2
 CUT = 3
 
 GAME = np.dtype([("key", "u8"), ("rows", "i4"), ("entries", "i4"), ("waits", "i4"), ("full", "i4")])
-"""One game in flight: its key, rows and policy entries recorded, what it waits for, whether this search is full."""
+"""A game in flight: key, rows and policy entries so far, what it waits for, whether its search is full."""
 
 ROW = np.dtype(
     [
