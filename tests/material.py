@@ -34,7 +34,7 @@ def number(value):
 
 def cut_tree():
     """Three seats, dice, forced plies and early ends, cut after five plies of at most eight."""
-    whole = random_tree(3, 3)
+    whole = random_tree(7, 3)
     return Game(
         "cut_tree",
         version=1,

@@ -212,8 +212,7 @@ def test_newer_format_is_refused_by_number(stored):
 
 def test_weights_that_do_not_fit_their_network_are_refused(stored):
     path = stored.with_name("best.safetensors")
-    about = json.loads(json.dumps({"network": {"channels": 5}}))
-    path.write_bytes(with_metadata(stored.read_bytes(), about))
+    path.write_bytes(with_metadata(stored.read_bytes(), {"network": {"channels": 5}}))
     with pytest.raises(StoreError, match="does not hold the weights that it declares"):
         model.load(path, TICTACTOE)
 

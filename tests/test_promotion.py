@@ -163,13 +163,13 @@ def test_decision_follows_the_test_and_tells_its_numbers(scores, promoted, word)
     assert found.reason.endswith(".") and "\n" not in found.reason
 
 
-@pytest.mark.parametrize(("score", "promoted"), [(0.84, False), (0.85, True), (0.95, True)])
+@pytest.mark.parametrize(("score", "promoted"), [(0.74, False), (0.75, True), (0.95, True)])
 def test_floor_blocks_what_is_below_it(score, promoted):
-    settings = replace(config(), promote=replace(config().promote, floors={"fixed": 0.85}))
+    settings = replace(config(), promote=replace(config().promote, floors={"fixed": 0.75}))
     found = decide(settings, evidence_of(WON, {"fixed": match_of([score] * 10)}))
     assert found.promoted is promoted
     if not promoted:
-        assert "84.0 % against fixed is below the floor of 85 %" in found.reason
+        assert "74.0 % against fixed is below the floor of 75 %" in found.reason
         assert "against the champion over 120 games" in found.reason
         assert found.reason.endswith(".")
 

@@ -402,13 +402,13 @@ def test_checkpoint_of_the_same_iteration_replaces_the_earlier(opened):
 
 
 @pytest.mark.parametrize("iteration", [4, 5])
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_full_disk_leaves_earlier_checkpoints_unharmed(opened, monkeypatch, iteration, step):
+@pytest.mark.parametrize(("step", "after"), [("fsync", 0), ("fsync", 2), ("replace", 0), ("replace", 1)])
+def test_full_disk_leaves_earlier_checkpoints_unharmed(opened, monkeypatch, iteration, step, after):
     """Also the one of the same iteration, which may be the only one."""
     run = opened(small_config(run={"keep_checkpoints": 1}))
     run.checkpoint(checkpoint(4))
     with monkeypatch.context() as patch:
-        NoSpace(patch, step)
+        NoSpace(patch, step, after if iteration == 4 else 0)
         with pytest.raises(StoreError, match=r"could not be written \(No space left.*unharmed"):
             run.checkpoint(checkpoint(iteration)._replace(groups=[arrays(77)]))
     assert_same(checkpoint(4), run.restore())
@@ -494,6 +494,31 @@ def test_unfinished_checkpoint_of_a_killed_process_is_not_read(opened):
     (run.folder / "checkpoints" / ".00000002.123.tmp").mkdir()
     assert checkpoint_names(run.folder) == ["00000001"]
     assert_same(checkpoint(1), run.restore())
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_checkpoint_survives_a_kill_while_another_of_its_iteration_takes_its_place(
+    opened, monkeypatch, after
+):
+    """Either the earlier or the later one is there afterwards, whole."""
+    run = opened(small_config(run={"keep_checkpoints": 1}))
+    run.checkpoint(checkpoint(4))
+    made = [0]
+
+    def killed(source, target):
+        made[0] += 1
+        if made[0] > after:
+            raise KeyboardInterrupt
+        os.rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.checkpoint(checkpoint(4)._replace(groups=[arrays(77)]))
+    run.close()
+    run = opened(small_config(run={"keep_checkpoints": 1}))
+    assert_same(checkpoint(4), run.restore())
+    assert [p.name for p in (run.folder / "checkpoints").iterdir()] == ["00000004"]
 
 
 def test_json_that_is_absent_or_damaged_is_named(tmp_path):

@@ -45,26 +45,42 @@ def write_file(path: pathlib.Path, data: bytes) -> None:
 
 
 def write_directory(path: pathlib.Path, fill: Callable[[pathlib.Path], None]) -> None:
-    """Make a directory in one step: `fill` writes into a temporary one, which then gets the name.
+    """Make or replace a directory in one step: `fill` writes into a temporary one, which then gets the name.
 
     Raises:
-      StoreError: it cannot be written; nothing of it remains.
+      StoreError: it cannot be written; nothing of it remains, and what had the name before has it still.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary, aside = path.with_name(f".{path.name}.{os.getpid()}.tmp"), path.with_name(f".{path.name}.old")
     try:
+        restore_directories(path.parent)
         temporary.mkdir(parents=True)
         fill(temporary)
         for name in sorted(temporary.iterdir()):
             with open(name, "rb") as file:
                 os.fsync(file.fileno())
+        if path.exists():
+            os.replace(path, aside)
         os.replace(temporary, path)
         _sync_directory(path.parent)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        restore_directories(path.parent)
         raise StoreError(
             f"{path} could not be written ({error.strerror}); earlier ones are unharmed. "
             "Free some space or check the permissions, and run the same command again."
         ) from error
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def restore_directories(parent: pathlib.Path) -> None:
+    """Clear what interrupted `write_directory` calls left in this folder; every name keeps whole content."""
+    for aside in parent.glob(".*.old"):
+        path = parent / aside.name[1:].removesuffix(".old")
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(path)
+    for temporary in parent.glob(".*.tmp"):
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _sync_directory(path: pathlib.Path) -> None:

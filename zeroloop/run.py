@@ -24,7 +24,15 @@ from safetensors import SafetensorError
 from . import configfile, model
 from .config import Config
 from .errors import ResumeError, StoreError
-from .files import DirectoryLock, pack, sha256, unpack, write_directory, write_file
+from .files import (
+    DirectoryLock,
+    pack,
+    restore_directories,
+    sha256,
+    unpack,
+    write_directory,
+    write_file,
+)
 from .games import make, rules_identity
 from .games.game import Game
 
@@ -74,6 +82,7 @@ class Run:
             run = Run(folder, config, game, lock)
             if (folder / "run.json").exists():
                 run._check()
+                restore_directories(run._checkpoints)
             else:
                 run._create()
         except BaseException:
@@ -82,12 +91,17 @@ class Run:
         return run
 
     def _create(self) -> None:
-        stray = [p.name for p in self.folder.iterdir() if p.name not in ("models", "checkpoints", "lock")]
-        if stray:
-            raise ResumeError(
-                f"{self.folder} is not a run and not empty (it holds {stray[0]}); give another --run."
-            )
-        write_file(self.folder / "config.yaml", configfile.dump(self.config).encode())
+        own, text = {"models", "checkpoints", "lock"}, configfile.dump(self.config).encode()
+        for path in sorted(self.folder.iterdir()):
+            if path.name.startswith((".config.yaml.", ".run.json.")):
+                path.unlink()  # a making that was killed
+            elif path.name == "config.yaml" and path.read_bytes() == text:
+                continue
+            elif path.name not in own:
+                raise ResumeError(
+                    f"{self.folder} is not a run and not empty (it holds {path.name}); give another --run."
+                )
+        write_file(self.folder / "config.yaml", text)
         from importlib.metadata import version
 
         about = {
@@ -101,7 +115,7 @@ class Run:
         write_file(self.folder / "run.json", json.dumps(about, indent=1).encode())
 
     def _check(self) -> None:
-        about = read_json(self.folder / "run.json")
+        about = read_json(self.folder / "run.json", "game", "rules_identity", "observation_version")
         if about["game"] != self.game.id:
             raise ResumeError(
                 f"{self.folder} is a run of {about['game']}, not of {self.game.id}; give another --run."
@@ -170,8 +184,6 @@ class Run:
             for file_name, data in files.items():
                 (folder / file_name).write_bytes(data)
 
-        if target.exists():
-            shutil.rmtree(target)
         write_directory(target, fill)
         for old in checkpoint_names(self.folder)[: -self.config.run.keep_checkpoints]:
             shutil.rmtree(self._checkpoints / old)
@@ -204,8 +216,13 @@ def read_checkpoint(folder: pathlib.Path, name: str) -> Checkpoint:
             f"{place} has checkpoint format {manifest.get('format')}; "
             f"this zeroloop reads {CHECKPOINT_FORMAT}."
         )
+    hashes = manifest.get("sha256")
+    count = len(hashes) - 2 if isinstance(hashes, dict) else 0
+    games = [f"games-{i}.npz" for i in range(count)]
+    if not isinstance(hashes, dict) or hashes.keys() != {"learner.safetensors", "state.json", *games}:
+        raise StoreError(f"{place / 'manifest.json'} is damaged: it lists no whole checkpoint.")
     files: dict[str, bytes] = {}
-    for file_name, digest in manifest["sha256"].items():
+    for file_name, digest in hashes.items():
         path = place / file_name
         data = path.read_bytes() if path.exists() else b""
         if sha256(data) != digest:
@@ -219,18 +236,21 @@ def read_checkpoint(folder: pathlib.Path, name: str) -> Checkpoint:
         learner = safetensors.torch.load(files["learner.safetensors"])
     except SafetensorError as error:
         raise StoreError(f"{place}/learner.safetensors cannot be read: {error}.") from error
-    groups = [unpack(files[f"games-{i}.npz"]) for i in range(sum("games-" in f for f in files))]
+    groups = [unpack(files[name]) for name in games]
     return Checkpoint(json.loads(files["state.json"]), learner, groups)
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """Read a JSON object; StoreError where it is absent or damaged."""
+def read_json(path: pathlib.Path, *keys: str) -> dict[str, Any]:
+    """Read a JSON object that has these keys; StoreError where it is absent or damaged."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise StoreError(f"{path} cannot be read ({error.strerror}).") from error
     except ValueError as error:
         raise StoreError(f"{path} is damaged: not JSON. Restore it from a copy.") from error
+    if not isinstance(found, dict) or not set(keys) <= found.keys():
+        wanted = f" with {', '.join(keys)}" if keys else ""
+        raise StoreError(f"{path} is damaged: no object{wanted}. Restore it from a copy.")
     return found
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from .. import draws
 from ..config import Config
 from ..episode import Episode
+from ..errors import PlayerError
 from ..games import rules_identity
 from ..games.game import Game
 from ..schedule import Schedule
@@ -197,7 +198,20 @@ class SelfPlay:
             t = trees.trees[ids[mine]]
             states = trees.states[ids[mine], 0]
             actions[mine] = self._players[label].choose(states, t["game"], t["ply"])
+            for i in mine:
+                self._check_legal(label, int(ids[i]), int(actions[i]))
         return actions
+
+    def _check_legal(self, label: str, b: int, action: int) -> None:
+        trees = self.forest.trees
+        root = trees.nodes[b, 0]
+        first = int(root["edge_start"])
+        if action not in trees.edges[b, first : first + int(root["edge_count"])]["action"]:
+            position = self.game.position(trees.states[b, 0])
+            raise PlayerError(
+                f"{label} chose action {action} in position {position} of {self.game.id}, "
+                "which is not legal. The game is void; no move was substituted."
+            )
 
     def _start(self, ids: Array) -> None:
         keys = np.zeros(len(ids), np.uint64)

@@ -150,7 +150,7 @@ def random_ply(game, seed, key, ply, attempt, state, legal, chance):
 def start_games(game, rule, seed, t, m, numbers, own, ids, keys, max_plies, reuse):
     """Begin a new game in each tree of `ids`: setup, random opening where drawn, first search.
 
-    A random opening that ends the game is drawn again.
+    A random opening that ends the game is drawn again, 100 times at most; then the game has none.
     """
     for i in range(ids.shape[0]):
         b = ids[i]
@@ -160,7 +160,8 @@ def start_games(game, rule, seed, t, m, numbers, own, ids, keys, max_plies, reus
         while True:
             initial(game, state, int(draws.bits(seed, draws.INITIAL, key, 0, attempt) >> np.uint64(1)))
             plies = 0
-            if draws.uniform(seed, draws.OPENING, key, 0, attempt) < own[0].random_opening_share:
+            share = own[0].random_opening_share if attempt < 100 else 0.0
+            if draws.uniform(seed, draws.OPENING, key, 0, attempt) < share:
                 plies = 1 + draws.integer(seed, draws.OPENING, key, 1, attempt, own[0].random_opening_plies)
             played = 0
             while played < plies:
