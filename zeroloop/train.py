@@ -30,6 +30,18 @@ Report = Callable[[str, dict[str, Any]], None]
 """Called with (kind, values) as the run goes on: `say`, `phase`, `metrics`, `decision`."""
 
 
+RESTORED = (
+    "phase",
+    "iteration",
+    "evaluations",
+    "measured_steps",
+    "next_evaluation",
+    "quotas",
+    "past",
+)
+"""Attributes of the loop that a checkpoint holds under their own names."""
+
+
 class Outcome(NamedTuple):
     """How a session of training ended."""
 
@@ -355,15 +367,9 @@ class _Loop:
         first, offset = self.offsets[0] if self.offsets else (0, 0)
         matches = self.run.folder / "matches.jsonl"
         state = {
-            "phase": self.phase,
-            "iteration": self.iteration,
+            **{name: getattr(self, name) for name in RESTORED},
             "seconds": self.seconds() if not self.config.run.deterministic else 0.0,
             "evaluate_seconds": self.evaluate_seconds if not self.config.run.deterministic else 0.0,
-            "evaluations": self.evaluations,
-            "measured_steps": self.measured_steps,
-            "next_evaluation": self.next_evaluation,
-            "past": self.past,
-            "quotas": self.quotas,
             "games": self.replay.games,
             "positions": self.replay.total,
             "steps": self.learner.steps,
@@ -382,36 +388,17 @@ class _Loop:
     def _resume(self) -> None:
         """Go on from the newest checkpoint, or begin: the random start is the first champion."""
         found = self.run.restore()
-        deterministic = self.config.run.deterministic
         if found is None:
-            kept = 0
-            if deterministic:
-                self.log.cut(0)
-            else:
-                for offset, payload in self.log.open_at(0):
-                    self._count(Episode.from_bytes(payload, self.game), offset)
-                    kept += 1
-            (self.run.folder / "matches.jsonl").unlink(missing_ok=True)
-            self.run.champion = self.run.save_model(self.learner.averaged())
-            self.past.append(self.run.champion)
-            self._skip_finished(kept)
+            self._begin()
             return
-        state = found.state
+        state, deterministic = found.state, self.config.run.deterministic
         if len(found.groups) != len(self.collector.groups):
             raise ResumeError(
                 f"{self.run.folder} was played by {len(found.groups)} groups of games; here it would be "
                 f"{len(self.collector.groups)}. Go on with --set selfplay.threads={len(found.groups)}."
             )
         self.learner.restore(found.learner)
-        for name in (
-            "phase",
-            "iteration",
-            "evaluations",
-            "measured_steps",
-            "next_evaluation",
-            "quotas",
-            "past",
-        ):
+        for name in RESTORED:
             setattr(self, name, state[name])
         self._before, self.evaluate_seconds = state["seconds"], state["evaluate_seconds"]
         if deterministic:
@@ -423,33 +410,41 @@ class _Loop:
             write_file(matches, b"".join(lines[: state["matches"] if deterministic else None]))
         self.replay.total = state["window_first"]
         self.replay.games = state["games"] - state["window_games"]
+        kept = self._read_log(state["window_offset"], state["log_size"])
+        self.collector.restore(found.groups, state["labels"], kept)
+        self._tell(f"resumed at iteration {self.iteration}, {self.replay.total} positions", kept)
+
+    def _begin(self) -> None:
+        """Start a run; games that a session finished before its first checkpoint are kept."""
+        kept: set[int] = set()
+        if self.config.run.deterministic:
+            self.log.cut(0)
+        else:
+            kept = self._read_log(0, 0)
+            self.collector.skip(kept)
+        (self.run.folder / "matches.jsonl").unlink(missing_ok=True)
+        self.run.champion = self.run.save_model(self.learner.averaged())
+        self.past.append(self.run.champion)
+        if kept or self.log.torn:
+            self._tell("begun again: the last session ended before its first checkpoint", kept)
+
+    def _read_log(self, offset: int, known: int) -> set[int]:
+        """Fill the window from the log; return the keys of games stored at `known` bytes or later."""
         finished = set()
-        for offset, payload in self.log.open_at(state["window_offset"]):
+        for at, payload in self.log.open_at(offset):
             episode = Episode.from_bytes(payload, self.game)
-            self._count(episode, offset)
-            if offset >= state["log_size"]:
+            self._count(episode, at)
+            if at >= known:
                 finished.add(episode.game_id)
         self.stats.update(points=0.0, draws=0, plies=0, games=0)
-        self.collector.restore(found.groups, state["labels"], finished)
-        told = f"resumed at iteration {self.iteration}, {self.replay.total} positions"
-        if finished:
-            told += f"; {len(finished)} games were finished after the checkpoint and are kept"
+        return finished
+
+    def _tell(self, told: str, kept: set[int]) -> None:
+        if kept:
+            told += f"; {len(kept)} games were finished after it and are kept"
         if self.log.torn:
             told += f"; a torn tail of {self.log.torn} bytes was cut from the log"
         self.report("say", {"text": told})
-
-    def _skip_finished(self, kept: int) -> None:
-        """Without a checkpoint, keep the games of an earlier session and never replay their keys."""
-        if kept:
-            finished = set()
-            for _, payload in self.log.open_at(0):
-                finished.add(Episode.from_bytes(payload, self.game).game_id)
-            for group in self.collector.groups:
-                group.played = finished
-            self.report(
-                "say",
-                {"text": f"kept {kept} games of a session that ended before its first checkpoint"},
-            )
 
     def close(self) -> None:
         """Stop threads and close files."""

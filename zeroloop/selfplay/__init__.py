@@ -116,8 +116,6 @@ class SelfPlay:
         self.labels: list[str] = []
         self._players: dict[str, Chooser] = {}
         self.next_game = 0
-        self.played: set[int] = set()
-        """Keys of games that are known to be finished: a resumed group does not play them again."""
         self.moves = 0
         """Moves searched since the group was made."""
         self.model = ""
@@ -216,8 +214,7 @@ class SelfPlay:
     def _start(self, ids: Array) -> None:
         keys = np.zeros(len(ids), np.uint64)
         for i, b in enumerate(ids):
-            while (key := self.group + self.next_game * self.groups) in self.played:
-                self.next_game += 1
+            key = self.group + self.next_game * self.groups
             self.next_game += 1
             keys[i] = key
             self._seat(int(b), key)
@@ -309,10 +306,15 @@ class SelfPlay:
         self._started = bool(started)
         self.forest.rows = rows
         self.labels = list(labels)
-        self.played = set(finished)
-        again = np.isin(self.games.games["key"], np.array(sorted(self.played), np.uint64))
+        again = np.isin(self.games.games["key"], np.array(sorted(finished), np.uint64))
+        self.skip(finished)
         if self._started and again.any():
             self._drop(np.flatnonzero(again).astype(np.int32))
+
+    def skip(self, finished: Iterable[int]) -> None:
+        """Give no new game a key up to those of these finished games."""
+        mine = [(key - self.group) // self.groups for key in finished if key % self.groups == self.group]
+        self.next_game = max([self.next_game, *(k + 1 for k in mine)])
 
     def _drop(self, ids: Array) -> None:
         """Forget these games and their waiting leaves, and begin new ones in their place."""

@@ -164,6 +164,11 @@ class LocalCollector:
                     self.pending[i].append(Episode.from_bytes(data, self.game))
                     at += int(size)
 
+    def skip(self, finished: set[int]) -> None:
+        """Give no new game a key of these finished games."""
+        for group in self.groups:
+            group.skip(finished)
+
     @property
     def bytes(self) -> int:
         """Memory of all forests and caches."""
