@@ -70,6 +70,9 @@ class Run:
           ResumeError: in use, of another game or rules, or with another configuration.
           StoreError: the directory cannot be made or read.
         """
+        game = make(config.game.name, **config.game.options)
+        if folder.exists() and not (folder / "run.json").exists():
+            _refuse_strangers(folder, config)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name in ("models", "checkpoints"):
@@ -78,7 +81,6 @@ class Run:
             raise StoreError(f"{folder} cannot be made ({error.strerror}); give another --run.") from error
         lock = DirectoryLock(folder)
         try:
-            game = make(config.game.name, **config.game.options)
             run = Run(folder, config, game, lock)
             if (folder / "run.json").exists():
                 run._check()
@@ -91,17 +93,9 @@ class Run:
         return run
 
     def _create(self) -> None:
-        own, text = {"models", "checkpoints", "lock"}, configfile.dump(self.config).encode()
-        for path in sorted(self.folder.iterdir()):
-            if path.name.startswith((".config.yaml.", ".run.json.")):
-                path.unlink()  # a making that was killed
-            elif path.name == "config.yaml" and path.read_bytes() == text:
-                continue
-            elif path.name not in own:
-                raise ResumeError(
-                    f"{self.folder} is not a run and not empty (it holds {path.name}); give another --run."
-                )
-        write_file(self.folder / "config.yaml", text)
+        for path in self.folder.glob(".*.tmp"):
+            path.unlink()  # a making that was killed
+        write_file(self.folder / "config.yaml", configfile.dump(self.config).encode())
         from importlib.metadata import version
 
         about = {
@@ -200,6 +194,21 @@ class Run:
     def close(self) -> None:
         """Let go of the directory."""
         self._lock.release()
+
+
+def _refuse_strangers(folder: pathlib.Path, config: Config) -> None:
+    """Refuse a directory that holds anything but a run whose making was killed."""
+    if not folder.is_dir():
+        raise ResumeError(f"{folder} is a file, not a directory; give another --run.")
+    text = configfile.dump(config).encode()
+    for path in sorted(folder.iterdir()):
+        half_made = path.name in ("models", "checkpoints", "lock") or path.name.endswith(".tmp")
+        if path.name == "config.yaml":
+            half_made = path.read_bytes() == text
+        if not half_made:
+            raise ResumeError(
+                f"{folder} is not a run and not empty (it holds {path.name}); give another --run."
+            )
 
 
 def checkpoint_names(folder: pathlib.Path) -> list[str]:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .config import Config
+from .games.check import check_game
 from .errors import StoreError
 from .model import SHORT
 from .promotion import read_matches
@@ -31,6 +32,8 @@ def train_session(folder: pathlib.Path, config: Config, preflight: bool) -> dict
     console = Console(stderr=True)
     try:
         fresh = not checkpoint_names(folder)
+        if fresh and config.game.name.endswith(".py"):
+            check_game(run.game, games=20)  # compiled code does not notice a rule that writes too far
         console.print(f"[bold]{run.game.id}[/bold] in {folder}: {settings(config)}", highlight=False)
         if config.run.deterministic:
             console.print("deterministic: the budget counts positions, and no decision reads a clock")

@@ -11,6 +11,7 @@ import functools
 import hashlib
 
 import numpy as np
+from numba.core.errors import NumbaError
 
 from .. import draws
 from ..compiled import helper, kernel
@@ -77,18 +78,25 @@ def in_units(x):
 
 @functools.lru_cache(maxsize=64)
 def rules_identity(game: Game) -> str:
-    """Return 16 hex digits that name what the game does (see the module's page)."""
+    """Return 16 hex digits that name what the game does (see the module's page).
+
+    Raises:
+      GameError: a rule does not compile.
+    """
     c, h, w = game.observation.planes
     out = np.zeros(GAMES, np.uint64)
-    trace_games(
-        game,
-        game.states(1),
+    buffers = (
         np.zeros(max(game.max_legal, game.max_chance), np.int32),
         np.zeros(max(game.max_chance, 1), np.float32),
         np.zeros((c, h, w), np.float32),
         np.zeros(game.observation.globals, np.float32),
-        game.max_plies,
-        out,
     )
+    try:
+        trace_games(game, game.states(1), *buffers, game.max_plies, out)
+    except NumbaError:
+        from .explain import explain_rules
+
+        explain_rules(game)  # says in one sentence which rule does not compile, and why
+        raise
     trace = "".join(f"{int(x):016x}" for x in out)
     return hashlib.sha256((game.describe() + trace).encode()).hexdigest()[:16]
