@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from .config import Config
-from .games.check import check_game
 from .errors import StoreError
+from .games.check import check_game
 from .model import SHORT
 from .promotion import read_matches
 from .run import Run, checkpoint_names, read_checkpoint, stored_config
