@@ -49,7 +49,8 @@ def make():
 def gradients(learner, batch):
     """Return the gradients of one step, which is not made."""
     found = []
-    learner.optimizer.step = lambda *a, **k: found.extend(
+    (optimizer,) = learner._optimizers
+    optimizer.step = lambda *a, **k: found.extend(
         p.grad.detach().clone() for p in learner.network.parameters()
     )
     learner.step(batch)
@@ -278,8 +279,9 @@ def test_default_weight_of_a_further_head_is_small(make, replay):
     assert_close(gradients(make(network), batch), gradients(named, batch))
 
 
-def test_weight_decay_shrinks_matrices_and_leaves_biases(make, replay):
-    learner = make(weight_decay=0.5, learning_rate=1e-2)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_weight_decay_shrinks_matrices_and_leaves_biases(make, replay, optimizer):
+    learner = make(weight_decay=0.5, learning_rate=1e-2, optimizer=optimizer)
     batch = replay.sample(8, 0)
     for weights in batch.weights.values():
         weights[:] = 0
@@ -288,6 +290,37 @@ def test_weight_decay_shrinks_matrices_and_leaves_biases(make, replay):
     for name, now in learner.network.named_parameters():
         want = before[name] * (1 - 1e-2 * 0.5) if now.ndim > 1 else before[name]
         torch.testing.assert_close(now, want, rtol=1e-6, atol=0)
+
+
+def test_muon_steps_along_an_orthogonal_matrix_in_hidden_layers_and_adamw_elsewhere(make, replay):
+    """Jordan et al. 2024: the update is the gradient's matrix [out, rest] with singular values near 1."""
+    batch, rate = replay.sample(64, 0), 1e-3
+    network = replace(NETWORK, blocks=2)
+    plain = make(network, learning_rate=rate)
+    before = {k: v.detach().clone() for k, v in plain.network.named_parameters()}
+    grads = dict(zip(before, gradients(make(network, learning_rate=rate), batch), strict=True))
+    plain.step(batch)
+    muon = make(network, learning_rate=rate, optimizer="muon", threads=2)
+    muon.step(batch)
+    after = dict(plain.network.named_parameters())
+    hidden = 0
+    for name, now in muon.network.named_parameters():
+        if not (name.startswith("tower.blocks") and now.ndim == 4):
+            torch.testing.assert_close(now, after[name], rtol=1e-4, atol=1e-6)
+            continue
+        step = (before[name] - now).flatten(1) / (rate * 0.2 * math.sqrt(9 * 16))
+        slope = grads[name].flatten(1)
+        if not slope.any():  # the layer behind one that begins at zero has no gradient yet
+            assert not step.any()
+            continue
+        hidden += 1
+        strong = torch.linalg.svdvals(slope) > 0.05 * torch.linalg.svdvals(slope).max()
+        found = torch.linalg.svdvals(step)[: int(strong.sum())]
+        assert found.min() > 0.5 and found.max() < 1.3
+        left, _, right = torch.linalg.svd(slope, full_matrices=False)
+        along = torch.diagonal(left.T @ step @ right.T)[strong]
+        assert (along > 0.4).all()
+    assert hidden == 2
 
 
 @pytest.mark.parametrize("clip", [0.01, 0.5])
@@ -393,9 +426,11 @@ def test_before_the_first_step_the_average_is_the_start(make):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("norm", ["none", "batch"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_restored_learner_goes_on_bit_for_bit(make, replay, threads, norm, precision):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_restored_learner_goes_on_bit_for_bit(make, replay, threads, norm, precision, optimizer):
     network = replace(NETWORK, norm=norm, squeeze_excitation=True, heads=("reply",))
-    settings = {"threads": threads, "precision": precision, "clip_norm": 1.0, "weight_decay": 0.01}
+    settings = {"threads": threads, "precision": precision, "optimizer": optimizer}
+    settings |= {"clip_norm": 1.0, "weight_decay": 0.01}
     first = make(network, **settings)
     for step in range(5):
         first.step(replay.sample(64, step))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -70,17 +70,8 @@ class Learner:
             for name, value in self.network.state_dict().items()
             if value.is_floating_point()
         }
-        decayed = [p for p in self.network.parameters() if p.ndim > 1]
-        plain = [p for p in self.network.parameters() if p.ndim <= 1]
-        self._parameters = [*decayed, *plain]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": config.weight_decay},
-                {"params": plain, "weight_decay": 0.0},
-            ],
-            lr=config.learning_rate,
-            fused=True,
-        )
+        self._slots = _slots(self.network, config)
+        self._optimizers = list(dict.fromkeys(slot.optimizer for slot in self._slots))
         self._points = torch.from_numpy(points[:, 0].copy()).to(device)
         self._scaler = torch.amp.GradScaler(device, enabled=config.precision == "fp16")
         threads = (config.threads or cores()) if device == "cpu" else 1
@@ -102,7 +93,7 @@ class Learner:
         """
         config = self.config
         rate = learning_rate(config, self.steps, progress)
-        for group in self.optimizer.param_groups:
+        for group in (g for optimizer in self._optimizers for g in optimizer.param_groups):
             group["lr"] = rate
         n = len(batch.importance)
         parts = len(self._replicas) * config.accumulate
@@ -125,11 +116,14 @@ class Learner:
             raise ValueError(f"the loss is not finite at step {self.steps}: {losses}")
         self._gather_gradients()
         if config.clip_norm > 0:
-            self._scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self._parameters, config.clip_norm)
-        self._scaler.step(self.optimizer)
+            for optimizer in self._optimizers:
+                self._scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_([slot.updated for slot in self._slots], config.clip_norm)
+        for optimizer in self._optimizers:
+            self._scaler.step(optimizer)
         self._scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        for slot in self._slots:
+            slot.parameter.grad = slot.updated.grad = None
         self.steps += 1
         self._average()
         return {**losses, "learning_rate": rate}
@@ -176,6 +170,9 @@ class Learner:
             torch._foreach_add_(mine, theirs)
             for p in replica.parameters():
                 p.grad = None
+        for parameter, updated, _ in self._slots:
+            if updated is not parameter and parameter.grad is not None:
+                updated.grad = _as_matrix(parameter.grad)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -194,8 +191,8 @@ class Learner:
         """Return everything that a resumed learner needs, as named tensors."""
         out = {f"weights.{k}": v for k, v in self.network.state_dict().items()}
         out |= {f"ema.{k}": v for k, v in self.ema.items()}
-        for i, parameter in enumerate(self._parameters):
-            for key, value in self.optimizer.state.get(parameter, {}).items():
+        for i, slot in enumerate(self._slots):
+            for key, value in slot.optimizer.state.get(slot.updated, {}).items():
                 out[f"optimizer.{i}.{key}"] = value
         if self._scaler.is_enabled():
             state = self._scaler.state_dict()
@@ -212,7 +209,7 @@ class Learner:
                 value.copy_(part[name])  # in place: the replicas share these parameters
             for name, mine in self.ema.items():
                 mine.copy_(tensors[f"ema.{name}"])
-        for i, parameter in enumerate(self._parameters):
+        for i, (_, updated, optimizer) in enumerate(self._slots):
             found = {
                 key.split(".", 2)[2]: value
                 for key, value in tensors.items()
@@ -220,8 +217,8 @@ class Learner:
             }
             if found:
                 # The moments need their parameter's memory layout: the fused kernel walks both alike.
-                self.optimizer.state[parameter] = {
-                    k: v.clone() if k == "step" else torch.empty_like(parameter).copy_(v)
+                optimizer.state[updated] = {
+                    k: v.clone() if k == "step" else torch.empty_like(updated).copy_(v)
                     for k, v in found.items()
                 }
         if self._scaler.is_enabled():
@@ -232,6 +229,52 @@ class Learner:
     def close(self) -> None:
         """Stop the threads."""
         self._pool.shutdown()
+
+
+class _Slot(NamedTuple):
+    """A parameter of the network and who updates it."""
+
+    parameter: nn.Parameter
+    updated: nn.Parameter
+    """The parameter itself, or its memory seen as a matrix."""
+    optimizer: torch.optim.Optimizer
+
+
+def _slots(network: Network, config: LearnConfig) -> list[_Slot]:
+    """Give every parameter its optimiser: Muon takes matrices only, so it sees convolutions as such."""
+    hidden: list[tuple[nn.Parameter, nn.Parameter]] = []
+    decayed, plain = list[nn.Parameter](), list[nn.Parameter]()
+    for name, parameter in network.named_parameters():
+        if parameter.ndim <= 1:
+            plain.append(parameter)
+        elif config.optimizer == "muon" and name.startswith("tower.") and ".stem." not in name:
+            updated = parameter if parameter.ndim == 2 else nn.Parameter(_as_matrix(parameter.data))
+            hidden.append((parameter, updated))
+        else:
+            decayed.append(parameter)
+    adamw = torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        fused=True,
+    )
+    slots = [_Slot(p, p, adamw) for p in (*decayed, *plain)]
+    if hidden:
+        muon = torch.optim.Muon(
+            [updated for _, updated in hidden],
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        slots += [_Slot(p, updated, muon) for p, updated in hidden]
+    return slots
+
+
+def _as_matrix(weight: Tensor) -> Tensor:
+    """Return the memory of a channels-last convolution `[out, in, h, w]` as `[out, h * w * in]`."""
+    return weight.permute(0, 2, 3, 1).view(len(weight), -1)
 
 
 def _tensors(batch: Batch, device: str) -> dict[str, Any]:

@@ -1,0 +1,321 @@
+"""Every command as a stranger types it: standard output, exit code, and one clear sentence for bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from zeroloop.cli import main
+
+TINY = {
+    "network.blocks": 1,
+    "network.channels": 8,
+    "search.simulations": 4,
+    "selfplay.games": 8,
+    "selfplay.threads": 1,
+    "selfplay.cache_megabytes": 1,
+    "learn.batch_size": 32,
+    "learn.threads": 1,
+    "match.simulations": 4,
+    "match.opening_plies": 2,
+    "promote.max_pairs": 10,
+    "promote.floors": "{}",
+    "evaluate.opponents": "{random: 4}",
+    "evaluate.positions": 0,
+    "evaluate.every_positions": 150,
+    "budget.positions": 300,
+    "run.iteration_positions": 100,
+}
+NIM = pathlib.Path(__file__).parent.parent / "examples" / "lucky_nim.py"
+SETS = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
+
+
+def invoke(*words, stdin=None):
+    return CliRunner().invoke(main, [str(w) for w in words], input=stdin, catch_exceptions=False)
+
+
+def answer(*words, stdin=None):
+    """Return the one JSON object that a command prints."""
+    found = invoke(*words, "--json", stdin=stdin)
+    assert found.exit_code == 0, found.stderr
+    assert found.stdout.count("\n") == 1
+    return json.loads(found.stdout)
+
+
+def refused(*words, code=1):
+    """Return the sentence with which a command refuses."""
+    found = invoke(*words)
+    assert found.exit_code == code, found.output
+    assert not found.stdout
+    assert "Traceback" not in found.stderr
+    return found.stderr
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    command = [sys.executable, "-m", "zeroloop", "train", "connect4", "--run", str(folder), "--seed", "3"]
+    done = subprocess.run([*command, *SETS, "--json"], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["finished"] is True
+    assert len(summary["champion"]) == 64
+    return folder
+
+
+@pytest.fixture
+def lines(tmp_path):
+    """Positions whose exact values are plain: a win at hand, and a threat that must be met."""
+    path = tmp_path / "positions.txt"
+    # 1 1 1 against 2 2 2: the mover wins in column 1 (18 = the score of a win with the 4th stone).
+    path.write_text("121212 18\n")
+    return path
+
+
+# Training and the run.
+
+
+def test_training_again_with_the_budget_spent_changes_nothing(run):
+    before = answer("digest", run)
+    again = answer("train", "connect4", "--run", run)
+    assert again["finished"] is True
+    assert answer("digest", run) == before
+
+
+def test_training_goes_on_with_a_larger_budget(run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    before = answer("digest", copy)
+    answer("train", "connect4", "--run", copy, "--set", "budget.positions=500")
+    after = answer("digest", copy)
+    assert after["positions"] >= 500 > before["positions"]
+    assert after["weights"] != before["weights"]
+
+
+def test_digest_names_every_part(run):
+    found = answer("digest", run)
+    assert {"weights", "optimiser", "replay", "random_state", "unfinished_games", "counters"} <= set(found)
+
+
+def test_digest_of_no_run_is_refused(tmp_path):
+    assert str(tmp_path) in refused("digest", tmp_path)
+
+
+def test_report_is_written(run):
+    assert invoke("report", run).exit_code == 0
+    assert (run / "report.md").exists() and (run / "report.png").exists()
+
+
+# Positions.
+
+
+def test_state_of_the_start():
+    found = answer("state", "connect4")
+    assert found["to_play"] == 0 and found["terminal"] is False and found["points"] is None
+    assert [a["name"] for a in found["legal"]] == list("1234567")
+    assert len({a["id"] for a in found["legal"]}) == 7
+    assert found["chance"] == []
+    assert found["rules_identity"]
+
+
+def test_state_after_a_win():
+    found = answer("state", "connect4", "--moves", "1 2 1 2 1 2 1")
+    assert found["terminal"] is True and found["legal"] == []
+    assert found["points"] == [1, -1]
+
+
+def test_a_position_text_leads_back_to_the_position():
+    first = answer("state", "connect4", "--moves", "4 4 3")
+    assert answer("state", "connect4", "--position", first["position"]) == first
+
+
+def test_state_answers_one_query_per_line():
+    queries = '4 4\n{"moves": "1 1"}\n9\n{"plies": 3}\n'
+    found = invoke("state", "connect4", "--stdin", "--json", stdin=queries)
+    rows = [json.loads(line) for line in found.stdout.splitlines()]
+    assert len(rows) == 4
+    assert rows[0]["to_play"] == rows[1]["to_play"] == 0
+    assert "9" in rows[2]["error"] and "plies" in rows[3]["error"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["state", "connect4", "--moves", "8"], ["8", "1"]),
+        (["state", "connect4", "--moves", "1 1 1 1 1 1 1"], ["1"]),
+        (["state", "conect4"], ["conect4", "connect4"]),
+        (["check", "absent.py"], ["absent.py"]),
+        (["train", "connect4", "--preset", "laptp"], ["laptp", "laptop"]),
+        (["train", "connect4", "--set", "search.simulation=3"], ["search.simulation", "simulations"]),
+        (["train", "connect4", "--set", "search.simulations=many"], ["search.simulations", "many"]),
+        (["train", "connect4", "--set", "search.simulations=0"], ["search.simulations", "0"]),
+        (["train", "connect4", "--device", "tpu"], ["device", "tpu"]),
+        (["match", "random", "minimax"], ["minimax"]),
+        (["match", "random", "mcts:0"], ["mcts"]),
+        (["match", "random", "nobody"], ["nobody"]),
+        (["match", "random", "solver", "--game", str(NIM)], ["solver", "lucky_nim"]),
+        (["match", "random", "random", "--games", "1"], ["--games", "1", "2"]),
+        (["evaluate", "random", "--positions", "absent.txt"], ["absent.txt"]),
+        (["solve", "connect4", "--positions", "absent.txt"], ["absent.txt"]),
+        (["solve", "tictactoe", "--positions", "absent.txt"], ["tictactoe", "solver"]),
+        (["bench", "search", "connect4", "--threads", "0"], ["threads", "0"]),
+        (["play", "absent-run"], ["absent-run"]),
+        (["report", "absent-run"], ["absent-run"]),
+        (["config", "show", "absent-run"], ["absent-run"]),
+    ],
+)
+def test_bad_input_gets_one_sentence(words, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sentence = refused(*words)
+    for word in told:
+        assert word in sentence
+    assert list(tmp_path.iterdir()) == []  # and nothing is left behind
+
+
+def test_wrong_usage_has_a_code_of_its_own():
+    assert refused("train", "connect4", "--speed", "9", code=2)
+    assert refused("frobnicate", code=2)
+
+
+# Judging.
+
+
+def test_solve_compares_with_the_file(lines):
+    found = answer("solve", "connect4", "--positions", lines)
+    assert found["scores"] == [18] and found["mismatches"] == 0 and found["seconds"] >= 0
+
+
+def test_solve_counts_a_wrong_score(lines):
+    lines.write_text("121212 17\n")
+    found = answer("solve", "connect4", "--positions", lines)
+    assert found["scores"] == [18] and found["mismatches"] == 1
+
+
+def test_weak_solving_compares_signs(lines):
+    lines.write_text("121212 3\n")
+    found = answer("solve", "connect4", "--positions", lines, "--weak")
+    assert found["scores"] == [1] and found["mismatches"] == 0
+
+
+def test_a_bad_line_is_named(lines):
+    lines.write_text("121212 18\n12121281 3\n")
+    sentence = refused("evaluate", "random", "--positions", lines)
+    assert f"{lines.name}:2" in sentence
+
+
+@pytest.mark.parametrize("player", ["random", "minimax:3", "solver", "mcts:50"])
+def test_fixed_players_are_evaluated(player, lines):
+    found = answer("evaluate", player, "--positions", lines)
+    assert found["positions"] == 1 and found["positions_with_a_choice"] == 1
+    low, high = found["interval"]
+    assert 0 <= low <= found["value_preserving_rate"] <= high <= 1
+    if player != "random":
+        assert found["rate_with_a_choice"] == 1
+
+
+@pytest.mark.parametrize("simulations", [0, 4])
+def test_a_run_is_evaluated_with_its_model_hash(run, simulations, lines):
+    found = answer("evaluate", run, "--positions", lines, "--simulations", simulations)
+    assert found["simulations"] == simulations
+    assert len(found["model"]) == 64
+
+
+def test_columns_with_scores_give_an_optimal_rate(tmp_path):
+    path = tmp_path / "columns.txt"
+    # After 1 2 1 2 1 2 the mover wins at once in column 1.
+    path.write_text("121212 18 -1000 1 1 1 1 1\n")
+    found = answer("evaluate", "minimax:2", "--positions", path)
+    assert found["optimal_rate"] == 1
+
+
+def test_several_files_give_each_and_a_total(lines):
+    found = answer("evaluate", "minimax:2", "--positions", lines, "--positions", lines)
+    assert [row["positions"] for row in found["files"]] == [1, 1]
+    assert found["total"]["positions"] == 2
+
+
+# Matches.
+
+
+def test_a_match_carries_what_a_figure_needs(run):
+    found = answer("match", f"{run}@4", "random", "--games", 8)
+    assert found["games"] == 8 and found["pairs"] == 4
+    low, high = found["interval"]
+    assert 0 <= low <= found["score"] <= high <= 1
+    assert found["distinct_openings"] == 4 and found["voided"] == 0
+    assert len(found["models"][0]) == 64 and found["models"][1] is None
+    assert found["settings"]["simulations"][0] == 4
+    assert len(found["by_seat"]) == 2
+    assert "elo" in found
+
+
+def test_the_newest_model_and_a_hash_are_players(run):
+    name = next((run / "models").glob("*.safetensors"))
+    assert answer("match", f"{run}:newest@0", f"{name}@2", "--games", 4)["games"] == 4
+
+
+def test_players_of_different_games_do_not_meet(run):
+    assert "connect4" in refused("match", f"{run}@2", "random", "--game", "tictactoe", "--games", "4")
+
+
+# Configuration.
+
+
+def test_layers_win_in_their_order(monkeypatch, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("search: {simulations: 11, c_visit: 12}\nlearn: {reuse: 1.5}\n")
+    monkeypatch.setenv("ZEROLOOP_SEARCH__SIMULATIONS", "13")
+    found = answer("config", "show", "--preset", path, "--set", "search.c_visit=14")["config"]
+    assert found["search"]["simulations"] == 13
+    assert found["search"]["c_visit"] == 14
+    assert found["learn"]["reuse"] == 1.5
+
+
+def test_an_unknown_key_in_the_environment_is_refused(monkeypatch):
+    monkeypatch.setenv("ZEROLOOP_SEARCH__SIMULATION", "13")
+    assert "simulations" in refused("config", "show")
+
+
+def test_the_configuration_of_a_run_can_be_read_back(run, tmp_path):
+    path = tmp_path / "again.yaml"
+    path.write_text(invoke("config", "show", run).stdout)
+    first, second = answer("config", "show", run), answer("config", "show", "--preset", path)
+    assert first == second
+    assert len(first["hash"]) == 64
+
+
+def test_diff_names_what_differs(run):
+    rows = json.loads(invoke("config", "diff", "smoke", "laptop", "--json").stdout)
+    keys = {row["key"] for row in rows}
+    assert "network.blocks" in keys and "run.seed" not in keys
+
+
+def test_every_key_is_explained():
+    text = invoke("config", "show", "--docs").stdout
+    for key in ("search.simulations", "learn.reuse", "promote.mode"):
+        assert f"{key} = " in text
+
+
+# Files of games, benchmarks.
+
+
+def test_a_game_file_is_checked():
+    found = answer("check", NIM, "--games", 20)
+    assert found["games"] == 20 and found["plies"] > 0
+
+
+def test_every_command_has_help():
+    for words in (
+        [],
+        *([name] for name in main.commands),
+        *(["bench", name] for name in main.commands["bench"].commands),
+    ):
+        found = invoke(*words, "--help")
+        assert found.exit_code == 0 and "Usage" in found.stdout
