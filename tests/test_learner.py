@@ -19,7 +19,13 @@ from zeroloop.replay import Batch, Replay
 
 NETWORK = NetworkConfig(blocks=1, channels=16, policy_channels=4, value_channels=4, value_hidden=16)
 LEARN = LearnConfig(
-    batch_size=64, learning_rate=3e-3, warmup_steps=1, weight_decay=0.0, threads=1, precision="fp32"
+    optimizer="adamw",
+    batch_size=64,
+    learning_rate=3e-3,
+    warmup_steps=1,
+    weight_decay=0.0,
+    threads=1,
+    precision="fp32",
 )
 POINTS = relative_points(TICTACTOE)
 

@@ -222,7 +222,7 @@ class LearnConfig:
     """Gradient accumulation: the batch is computed in this many parts."""
     reuse: float = 3.0
     """Train-to-data ratio: times each position is sampled on average. The limiter never exceeds it."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "muon"] = "muon"
     """AdamW throughout, or Muon (Jordan et al. 2024) for the tower's hidden layers and AdamW for the rest."""
     learning_rate: float = 2e-3
     """Peak learning rate; Muon's updates are scaled to the size of AdamW's, so both take the same."""
