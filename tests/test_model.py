@@ -277,3 +277,21 @@ def test_models_are_found_by_file_run_and_digits(tmp_path, monkeypatch):
 def test_unknown_demo_is_refused_with_what_is_shipped():
     with pytest.raises(StoreError, match="no demo model of 'nim'; shipped: "):
         model.find("demo:nim")
+
+
+def test_demo_is_small_named_by_its_hash_and_plays():
+    path = model.find("demo:connect4")
+    assert path.stat().st_size < 2 * 10**6
+    loaded = model.load(path)
+    assert path.stem == f"connect4-{loaded.hash}"
+    assert loaded.game.id == CONNECT4.id
+
+
+def test_damaged_demo_is_refused(tmp_path):
+    path = model.find("demo:connect4")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    copy = tmp_path / path.name
+    copy.write_bytes(data)
+    with pytest.raises(StoreError, match="is damaged"):
+        model.load(copy)

@@ -73,9 +73,10 @@ def load(path: pathlib.Path, game: Game | None = None) -> Model:
     except OSError as error:
         raise StoreError(f"{path} cannot be read ({error.strerror}).") from error
     name = sha256(data)
-    if len(path.stem) == 64 and path.stem != name:
+    named = path.stem.rpartition("-")[2]  # HASH, or GAME-HASH of a demo
+    if len(named) == 64 and named != name:
         raise StoreError(
-            f"{path} is damaged: its content has hash {name[:SHORT]}, its name says {path.stem[:SHORT]}. "
+            f"{path} is damaged: its content has hash {name[:SHORT]}, its name says {named[:SHORT]}. "
             "Restore the file from a copy or use another model."
         )
     about = _metadata(path, data)
