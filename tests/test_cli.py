@@ -12,6 +12,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
+from zeroloop import bench
 from zeroloop.cli import main
 
 TINY = {
@@ -166,6 +167,11 @@ def test_state_answers_one_query_per_line():
         (["solve", "connect4", "--positions", "absent.txt"], ["absent.txt"]),
         (["solve", "tictactoe", "--positions", "absent.txt"], ["tictactoe", "solver"]),
         (["bench", "search", "connect4", "--threads", "0"], ["threads", "0"]),
+        (
+            ["bench", "learn", "connect4", "--threads", "3", "--set", "learn.threads=5"],
+            ["learn.threads is 5", "--threads is 3"],
+        ),
+        (["evaluate", "random@4", "--positions", "absent.txt"], ["random@4"]),
         (["play", "absent-run"], ["absent-run"]),
         (["report", "absent-run"], ["absent-run"]),
         (["config", "show", "absent-run"], ["absent-run"]),
@@ -225,6 +231,23 @@ def test_a_run_is_evaluated_with_its_model_hash(run, simulations, lines):
     found = answer("evaluate", run, "--positions", lines, "--simulations", simulations)
     assert found["simulations"] == simulations
     assert len(found["model"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("at", "flag", "played"),
+    [("@6", None, 6), ("@0", None, 0), ("@6", 6, 6), ("@0", 0, 0), ("", 6, 6), ("", None, 128)],
+)
+def test_an_evaluation_reports_the_simulations_that_were_played(run, lines, at, flag, played):
+    words = [] if flag is None else ["--simulations", flag]
+    found = answer("evaluate", f"{run}{at}", "--positions", lines, *words)
+    assert found["simulations"] == played and found["player"] == f"{run}@{played}"
+
+
+@pytest.mark.parametrize(("at", "flag"), [(6, 0), (0, 6), (6, 128)])
+def test_two_numbers_of_simulations_are_refused(run, lines, at, flag):
+    sentence = refused("evaluate", f"{run}@{at}", "--positions", lines, "--simulations", flag)
+    assert f"{run}@{at}" in sentence and f"--simulations is {flag}" in sentence
+    assert sentence.count("\n") == 1
 
 
 def test_columns_with_scores_give_an_optimal_rate(tmp_path):
@@ -309,6 +332,26 @@ def test_every_key_is_explained():
 def test_a_game_file_is_checked():
     found = answer("check", NIM, "--games", 20)
     assert found["games"] == 20 and found["plies"] > 0
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_learning_is_measured_on_the_threads_asked_for(threads, monkeypatch):
+    made = []
+
+    class Noted(bench.Learner):
+        def __init__(self, network, config, *given):
+            super().__init__(network, config, *given)
+            made.append((config.threads, len(self._replicas)))
+
+    def brief(*given, measure=bench.bench_learn):
+        return measure(*given, seconds=0.1, rounds=1)
+
+    monkeypatch.setattr(bench, "Learner", Noted)
+    monkeypatch.setattr(bench, "bench_learn", brief)
+    words = [w for w in SETS if "threads" not in w]
+    sets = [w for word in words if word != "--set" for w in ("--set", word)]
+    found = answer("bench", "learn", "tictactoe", "--device", "cpu", "--threads", threads, *sets)
+    assert found["threads"] == threads and made == [(threads, threads)]
 
 
 def test_every_command_has_help():

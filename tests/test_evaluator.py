@@ -141,6 +141,22 @@ def test_padding_never_leaks_into_answers(choice):
             np.testing.assert_array_equal(a[live], b[live])
 
 
+@pytest.mark.parametrize("kind", ["openvino", "torch"])
+@pytest.mark.parametrize("junk", [2**31 - 1, -1, 10_000])
+def test_ids_beyond_the_count_are_never_looked_at(kind, junk):
+    """Columns behind the legal ids hold whatever was there, such as ids of chance outcomes."""
+    network = stirred(build(NetworkConfig(kind="mlp", blocks=1, channels=8), shapes_of(CUT_TREE)))
+    evaluator = make_evaluator(CUT_TREE, network, Choice(kind, "cpu", "fp32"), [16])
+    leaves = leaves_of(CUT_TREE, decisions(CUT_TREE, 12))
+    inside = np.arange(leaves.legal.shape[1]) < leaves.count[:, None]
+    assert not inside.all()
+    want = ask(evaluator, leaves._replace(legal=np.where(inside, leaves.legal, 0).astype(np.int32)))
+    given = np.where(inside, leaves.legal, junk).astype(np.int32)
+    found = ask(evaluator, leaves._replace(legal=given.copy()))
+    np.testing.assert_array_equal(found[0][inside], want[0][inside])
+    np.testing.assert_array_equal(found[1], want[1])
+
+
 def test_smallest_backend_that_fits_is_used():
     def rule_of(size):
         return lambda planes, facts, legal: Output(

@@ -29,6 +29,7 @@ LAYER = {name: level for names, level in LAYERS.items() for name in names.split(
 TORCH = {"networks", "evaluator", "learner", "model", "run"}
 
 LONG_FILES = {
+    "config.py": "every key of the tree with its meaning",
     "players/connect4_solver.py": "one algorithm whose parts share a table and a layout",
     "cli.py": "one short function per command",
     "configfile.py": "reading, building and describing share one set of type rules",

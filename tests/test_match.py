@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tests.material import CUT_TREE, TICTACTOE, Scripted, highest, lowest
+from tests.material import CUT_TREE, ORDERS, TICTACTOE, Scripted, highest, lowest, turns
 from tests.toy_games import COIN_FLIP, MOVE_TWICE, THREE_WAY_VOTE, WIN_NOW
 from zeroloop.errors import ConfigError, PlayerError
 from zeroloop.match import MatchResult, joined, openings, play_match
@@ -167,9 +167,46 @@ def test_three_players_give_one_game_per_seat_of_the_first_side():
         want[seat] = -1.0
         np.testing.assert_array_equal(points, want)
     assert (result.worst, result.best) == (-1.0, 2.0)
-    assert result.score == 0.0
+    # One point behind both others, on a scale of three points.
+    np.testing.assert_allclose(result.scores, 0.5 - 1 / 6)
     other = play(THREE_WAY_VOTE, lowest, highest, starts_of(THREE_WAY_VOTE, 2))
-    np.testing.assert_allclose(other.scores, 1.0)  # both others pay for the rise
+    np.testing.assert_allclose(other.scores, 0.5 + 1 / 6)  # 2 points; both others pay one for the rise
+
+
+WINNER_TAKES_ALL = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("winner", range(3))
+def test_three_equal_players_score_one_half_where_the_winner_takes_all(winner):
+    """A game that always ends alike says nothing of the sides, though each wins a third of its games."""
+    game = turns("winner_takes_all", WINNER_TAKES_ALL, 3)
+    script = Scripted(game, lambda state, legal, key, ply: winner if ply == 0 else 0)
+    result = play_match(game, script, script, starts=starts_of(game, 8))
+    np.testing.assert_array_equal(result.points, [WINNER_TAKES_ALL[winner]] * 24)
+    np.testing.assert_allclose(result.pairs, 0.5)
+    assert result.score == pytest.approx(0.5) and result.summary()["elo"] == pytest.approx(0, abs=1e-9)
+    low, high = result.interval
+    assert low < 0.5 < high
+
+
+def test_score_of_identical_play_is_one_half_whatever_the_points():
+    for game in (THREE_WAY_VOTE, CUT_TREE, ORDERS):
+        result = play(game, lowest, lowest, starts_of(game, 4), seed=2)
+        np.testing.assert_allclose(result.pairs, 0.5)
+
+
+def test_scores_reach_from_0_to_1_and_no_further():
+    """Alone at the top while all others are at the bottom is 1, the reverse is 0."""
+    first = np.array([[2, -1, -1], [-1, 2, 2], [2, 2, 2], [-1, -1, 2], [0.5, 0.5, 0.5]])
+    points = np.concatenate([np.roll(first, seat, 1) for seat in range(3)])
+    result = made_result(points, 3)._replace(seat=np.repeat(np.int32([0, 1, 2]), 5), worst=-1.0, best=2.0)
+    np.testing.assert_allclose(result.scores, [1.0, 0.0, 0.5, 0.25, 0.5] * 3)
+
+
+def test_scores_of_two_players_with_a_fixed_sum_are_their_place_on_the_scale():
+    own = np.linspace(0, 1, 8)
+    result = made_result(np.column_stack([own, 1 - own]))._replace(seat=np.zeros(8, np.int32), worst=0.0)
+    np.testing.assert_allclose(result.scores, own, atol=1e-6)
 
 
 def test_same_dice_are_rolled_in_all_seatings_of_an_opening():

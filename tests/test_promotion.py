@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.material import TICTACTOE, Scripted, highest
+from tests.material import TICTACTOE, Scripted, highest, turns
 from zeroloop.config import Config, EvaluateConfig, PromoteConfig
 from zeroloop.errors import PlayerError, StoreError
 from zeroloop.match import MatchResult
@@ -28,6 +28,11 @@ def skilled(state, legal, key, ply):
             if len(own) == 2 and free and not state["stones"][yours] >> free[0] & 1:
                 return free[0]
     return next(c for c in (4, 0, 2, 6, 8, 1, 3, 5, 7) if c in legal)
+
+
+def drawn(state, legal, key, ply):
+    """Play by a hash of key and ply, whoever moves."""
+    return legal[(7 * key + 3 * ply) % len(legal)]
 
 
 def config(**promote):
@@ -69,6 +74,17 @@ def test_worse_candidate_is_rejected():
     found = judged(highest, skilled)
     assert not found.promoted and found.evidence.test.decision == "reject"
     assert "no better" in found.reason
+
+
+def test_one_of_three_equal_players_is_neither_accepted_nor_rejected_at_once():
+    """Each of them wins a third of the games, and that is no evidence against the candidate."""
+    game = turns("winner_takes_all", [[1, 0, 0], [0, 1, 0], [0, 0, 1]], 3)
+    sides = (Scripted(game, drawn, name) for name in ("candidate", "champion"))
+    settings = config(max_pairs=8, elo1=10.0)
+    settings = replace(settings, match=replace(settings.match, opening_plies=2))
+    found = decide(settings, gather(game, settings, *sides, {}, seed=1))
+    assert found.evidence.versus_champion.score == pytest.approx(0.5)
+    assert found.evidence.test.decision == "undecided" and not found.promoted
 
 
 def test_test_stops_as_soon_as_it_has_decided():
@@ -122,9 +138,9 @@ def test_progress_is_told_in_words():
 
 
 def match_of(scores):
-    """Return the result of pairs with these scores."""
-    points = np.repeat(2 * np.array(scores, np.float32) - 1, 2)
-    points = np.column_stack([points, points])
+    """Return the result of pairs with these scores: the first side has seat 0, then seat 1."""
+    own = 2 * np.array(scores, np.float32) - 1
+    points = np.stack([np.column_stack([own, -own]), np.column_stack([-own, own])], 1).reshape(-1, 2)
     n = len(scores)
     return MatchResult(
         ("candidate", "other"),
@@ -189,6 +205,7 @@ def test_decision_carries_its_evidence_as_plain_data():
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["promoted"] is True and found["candidate"] == "candidate"
     assert found["llr"] >= found["llr_bounds"][1] > 0 > found["llr_bounds"][0]
+    assert found["versus_champion"]["by_seat"]["1"] == {"games": 60, "score": 1.0}
     assert found["versus_champion"]["games"] == 120 and found["fixed"]["fixed"]["score"] == 0.75
 
 

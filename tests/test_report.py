@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from zeroloop import configfile
 from zeroloop.cli import main
@@ -19,6 +22,7 @@ from zeroloop.metrics import METRICS
 from zeroloop.players.solvers import ILLEGAL
 from zeroloop.rating import wilson
 from zeroloop.report import markdown, percent, read_facts, write_report
+from zeroloop.session import _finish
 
 START, FIRST, SECOND = (digit * 64 for digit in "abc")
 
@@ -34,6 +38,10 @@ def match(first, second, score, games, interval=None):
         "pairs": games // 2,
         "score": score,
         "interval": interval or [score - 0.05, min(score + 0.04, 1.0)],
+        "by_seat": {
+            "0": {"games": games // 2, "score": score + 0.125},
+            "1": {"games": games // 2, "score": score - 0.125},
+        },
     }
 
 
@@ -168,19 +176,21 @@ def test_what_was_run_shows_versions_settings_and_the_machine(run):
 def test_each_evaluation_is_a_row_with_score_interval_and_games(run):
     text = section(run, "Evaluations")
     first, second = row_of(text, FIRST[:12]), row_of(text, SECOND[:12])
-    assert first[:6] == ["2.1", "12,000", f"`{FIRST[:12]}`", "65.0 % [60.0, 69.0]", "100", "yes"]
-    assert second[:6] == ["3.1", "12,000", f"`{SECOND[:12]}`", "50.0 % [45.0, 54.0]", "100", "no"]
-    assert first[6].endswith(", n 240")  # against the start, minimax:3 and the next candidate
-    assert float(first[6].split(" ")[0]) == pytest.approx(107, abs=10)  # 65 % is 107.5 Elo
+    assert first[:5] == ["2.1", "12,000", f"`{FIRST[:12]}`", "65.0 % [60.0, 69.0]", "100"]
+    assert second[:5] == ["3.1", "12,000", f"`{SECOND[:12]}`", "50.0 % [45.0, 54.0]", "100"]
+    assert second[5] == "seat 0: 62.5 %, n 50; seat 1: 37.5 %, n 50"
+    assert (first[6], second[6]) == ("yes", "no")
+    assert first[7].endswith(", n 240")  # against the start, minimax:3 and the next candidate
+    assert float(first[7].split(" ")[0]) == pytest.approx(107, abs=10)  # 65 % is 107.5 Elo
 
 
 def test_accuracy_that_was_not_measured_is_missing(run):
-    assert row_of(section(run, "Evaluations"), FIRST[:12])[7:] == ["missing", "missing"]
+    assert row_of(section(run, "Evaluations"), FIRST[:12])[8:] == ["missing", "missing"]
 
 
 def test_accuracy_whose_positions_are_not_on_record_has_no_interval(run):
     cells = row_of(section(run, "Evaluations"), SECOND[:12])
-    assert cells[7] == "80.0 %, n and interval missing"
+    assert cells[8] == "80.0 %, n and interval missing"
 
 
 def test_accuracy_carries_the_number_of_judged_positions(run):
@@ -189,7 +199,7 @@ def test_accuracy_carries_the_number_of_judged_positions(run):
     values[:, 8] = ILLEGAL
     states = make("tictactoe").states(400)
     (run / "judged-400.npz").write_bytes(pack({"states": states, "values": values}))
-    assert row_of(section(run, "Evaluations"), SECOND[:12])[7:] == [
+    assert row_of(section(run, "Evaluations"), SECOND[:12])[8:] == [
         percent(0.8, wilson(320, 400)) + ", n 400",
         percent(0.9, wilson(360, 400)) + ", n 400",
     ]
@@ -203,8 +213,29 @@ def test_strength_shows_the_latest_evaluation_and_then_the_champions(run):
     text = section(run, "Strength")
     latest, champion = text.split("The champion, when it was promoted:")
     assert f"Latest evaluation: `{SECOND[:12]}`, minute 3.1, not promoted: 50.0 %." in latest
-    assert row_of(latest, "minimax:3") == ["minimax:3", "75.0 % [60.0, 86.0]", "40", "64"]
+    seats = "seat 0: 87.5 %, n 20; seat 1: 62.5 %, n 20"
+    assert row_of(latest, "minimax:3") == ["minimax:3", "75.0 % [60.0, 86.0]", "40", seats, "64"]
     assert row_of(champion, "the champion then")[1] == "65.0 % [60.0, 69.0]"
+
+
+def test_a_split_by_seat_that_is_not_on_record_is_missing(run):
+    lines = [json.loads(line) for line in (run / "matches.jsonl").read_text().splitlines()]
+    del lines[-1]["versus_champion"]["by_seat"]
+    lines[-1]["fixed"]["minimax:3"]["by_seat"]["0"] = {"games": 0, "score": None}
+    write_lines(run / "matches.jsonl", lines)
+    assert row_of(section(run, "Evaluations"), SECOND[:12])[5] == "missing"
+    assert row_of(section(run, "Strength"), "minimax:3")[3] == "seat 1: 62.5 %, n 20"
+
+
+def test_the_closing_table_of_a_session_shows_the_split_by_seat(run):
+    told = io.StringIO()
+    outcome = SimpleNamespace(finished=True, champion=FIRST)
+    _finish(
+        Console(file=told, width=120), SimpleNamespace(folder=run, config=read_facts(run).config), outcome
+    )
+    text = told.getvalue()
+    assert "by seat" in text and "75.0%" in text
+    assert "seat 0: 87.5 %, n 20" in text and "seat 1: 62.5 %, n 20" in text
 
 
 def test_speed_gives_the_median_the_middle_half_and_the_iterations(run):
@@ -247,7 +278,7 @@ def test_elo_is_missing_where_no_games_connect_the_models(run):
     ]
     write_lines(run / "matches.jsonl", lines)
     text = section(run, "Evaluations")
-    assert row_of(text, FIRST[:12])[6] == "missing"
+    assert row_of(text, FIRST[:12])[7] == "missing"
     assert "Elo is missing: the games on record do not connect the models." in text
     assert "It met no fixed opponent." in section(run, "Strength")
 
@@ -256,7 +287,7 @@ def test_a_model_that_met_itself_is_rated_by_its_other_games(run):
     with open(run / "matches.jsonl", "a") as file:
         line = evaluation(FIRST, FIRST, 0.5, promoted=False, seconds=190.0)
         file.write(json.dumps(line) + "\n")
-    assert row_of(section(run, "Evaluations"), FIRST[:12])[6].endswith(", n 280")
+    assert row_of(section(run, "Evaluations"), FIRST[:12])[7].endswith(", n 280")
 
 
 def test_a_torn_last_line_is_left_out(run):

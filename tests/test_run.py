@@ -301,6 +301,23 @@ def test_budget_and_checkpoints_may_change_and_are_kept(opened):
     assert stored_config(run.folder) == config
 
 
+def test_how_a_run_is_measured_may_change(opened):
+    opened().close()
+    opened(small_config(evaluate={"opponents": {"random": 6}}, promote={"max_pairs": 9}))
+
+
+def test_deterministic_run_goes_on_with_its_versions_only(opened, tmp_path):
+    given = small_config(run={"deterministic": True})
+    run = opened(given)
+    run.close()
+    path = run.folder / "run.json"
+    about = read_json(path)
+    about["versions"]["torch"] = "1.0"
+    path.write_text(json.dumps(about))
+    with pytest.raises(ResumeError, match=r"started with torch 1\.0, which is .* here"):
+        opened(given)
+
+
 @pytest.mark.parametrize(
     ("key", "value"), [("rules_identity", "0123456789abcdef"), ("observation_version", 7)]
 )

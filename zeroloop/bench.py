@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -171,6 +172,7 @@ def bench_selfplay(
     Raw is the backend's best over batches 64 to 1024 on the same threads; an evaluation is a row that the
     network computed for a state: no cache hits, no terminals, no padding.
     """
+    config = replace(config, selfplay=replace(config.selfplay, opponents=()))  # the newest model everywhere
     choice = choose(config.run.device, config.run.backend, config.run.precision)
     network = build(config.network, shapes_of(game), 1)
     replay = Replay(game, config.replay, root_value_weight=config.learn.root_value_weight)

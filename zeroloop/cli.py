@@ -267,7 +267,7 @@ def solve(game: str, positions: pathlib.Path, weak: bool, threads: int, as_json:
     type=click.Path(path_type=pathlib.Path),
     help="Lines MOVES SCORE or MOVES s1 ... s7; may be repeated.",
 )
-@click.option("--simulations", default=128, help="0: the raw policy.")
+@click.option("--simulations", type=click.IntRange(min=0), help="0: the raw policy [PLAYER's @N, or 128].")
 @click.option("--limit", default=0, help="Only the first lines of each file; 0: all.")
 @click.option("--game", default=None, help="Game of a fixed player [connect4].")
 @click.option("--seed", default=0)
@@ -275,7 +275,7 @@ def solve(game: str, positions: pathlib.Path, weak: bool, threads: int, as_json:
 def evaluate(
     player: str,
     positions: tuple[pathlib.Path, ...],
-    simulations: int,
+    simulations: int | None,
     limit: int,
     game: str | None,
     seed: int,
@@ -373,11 +373,13 @@ def play(player: str, simulations: int, seat: int | None, seed: int) -> None:
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=pathlib.Path))
-def report(run: pathlib.Path) -> None:
+@_json_flag
+def report(run: pathlib.Path, as_json: bool) -> None:
     """Write RUN's report: report.md and report.png."""
     from .report import write_report
 
-    click.echo(f"wrote {write_report(run)}")
+    path = write_report(run)
+    _print({"report": str(path)}, as_json, f"wrote {path}")
 
 
 @main.group()

@@ -280,6 +280,10 @@ class MatchConfig:
     simulations: int = 64
     """Simulations of a searching player that names none."""
 
+    def __post_init__(self) -> None:
+        _at_least("match.opening_plies", self.opening_plies, 0)
+        _at_least("match.simulations", self.simulations, 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
@@ -296,6 +300,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         _at_least("evaluate.every_positions", self.every_positions, 1)
+        _at_least("evaluate.positions", self.positions, 0)
         _within("evaluate.max_share", self.max_share, 0, 1)
         for player, games in self.opponents.items():
             if games < 2:
@@ -322,6 +327,9 @@ class PromoteConfig:
     """Least score (0..1) against fixed opponents of `evaluate.opponents`."""
 
     def __post_init__(self) -> None:
+        _at_least("promote.max_pairs", self.max_pairs, 1)
+        for player, floor in self.floors.items():
+            _within(f"promote.floors.{player}", floor, 0, 1)
         for name in ("alpha", "beta"):
             _within(f"promote.{name}", getattr(self, name), 0.001, 0.25)
         if self.elo1 <= self.elo0:
@@ -336,6 +344,10 @@ class BudgetConfig:
     """New self-play positions."""
     minutes: float = 0.0
     """Wall-clock minutes over all sessions of the run; 0: no limit. Not allowed in deterministic runs."""
+
+    def __post_init__(self) -> None:
+        _at_least("budget.positions", self.positions, 1)
+        _at_least("budget.minutes", self.minutes, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -387,6 +399,11 @@ class Config:
             raise ConfigError(
                 f"budget.minutes is {self.budget.minutes} in a deterministic run, which reads no clock; "
                 "set budget.minutes=0 and give budget.positions."
+            )
+        if self.run.deterministic and self.run.device not in ("auto", "cpu"):
+            raise ConfigError(
+                f"run.device is {self.run.device} in a deterministic run; only the cpu is bit-identical: set "
+                "run.device=cpu, or leave out --deterministic."
             )
         for player in self.promote.floors:
             if player not in self.evaluate.opponents:

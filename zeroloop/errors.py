@@ -45,6 +45,10 @@ class BackendError(ZeroloopError):
     """An inference backend is absent, fails, or breaks a promise it made."""
 
 
+class LearningError(ZeroloopError):
+    """Training has gone wrong: a loss that is not finite."""
+
+
 class StoreError(ZeroloopError):
     """Stored bytes are damaged, or could not be written."""
 

@@ -44,6 +44,18 @@ def write_file(path: pathlib.Path, data: bytes) -> None:
         ) from error
 
 
+def append_line(path: pathlib.Path, line: str) -> None:
+    """Append a line of text; StoreError where it cannot be written."""
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise StoreError(
+            f"{path} could not be written ({error.strerror}). Free some space and run the same command "
+            "again: it goes on from the last checkpoint."
+        ) from error
+
+
 def write_directory(path: pathlib.Path, fill: Callable[[pathlib.Path], None]) -> None:
     """Make or replace a directory in one step: `fill` writes into a temporary one, which then gets the name.
 

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .config import LearnConfig
-from .errors import BackendError
+from .errors import BackendError, LearningError
 from .evaluator.choice import cores
 from .networks import Network
 from .replay import Batch
 
 DEFAULT_AUXILIARY_WEIGHT = 0.15
+HIDDEN = ("tower.blocks.", "tower.first.", "tower.second.")
+"""Parameters of the tower's hidden layers, behind its stem."""
 
 
 def learning_rate(config: LearnConfig, step: int, progress: float) -> float:
@@ -86,10 +88,10 @@ class Learner:
             replica.train()
 
     def step(self, batch: Batch, progress: float = 0.0) -> dict[str, float]:
-        """Make one optimiser step and return the mean loss of each head, unweighted.
+        """Make one optimiser step and return each head's mean loss over the rows that train it.
 
         Raises:
-          ValueError: a loss is not finite.
+          LearningError: a loss is not finite.
         """
         config = self.config
         rate = learning_rate(config, self.steps, progress)
@@ -113,7 +115,12 @@ class Learner:
                 for head, value in job.result().items():
                     losses[head] = losses.get(head, 0.0) + value
         if not all(math.isfinite(x) for x in losses.values()):
-            raise ValueError(f"the loss is not finite at step {self.steps}: {losses}")
+            told = ", ".join(f"{head} {value}" for head, value in losses.items())
+            raise LearningError(
+                f"the loss is not finite at step {self.steps} ({told}), with learn.learning_rate="
+                f"{config.learning_rate}. Start a new run with a lower rate or "
+                "learn.clip_norm=1; the last checkpoint is unharmed."
+            )
         self._gather_gradients()
         if config.clip_norm > 0:
             for optimizer in self._optimizers:
@@ -126,7 +133,9 @@ class Learner:
             slot.parameter.grad = slot.updated.grad = None
         self.steps += 1
         self._average()
-        return {**losses, "learning_rate": rate}
+        trained = {h: float((w * tensors["importance"]).sum()) for h, w in tensors["weights"].items()}
+        shown = {h: loss * n / trained[h] for h, loss in losses.items() if trained[h] > 0}
+        return {**shown, "learning_rate": rate}
 
     def _backward(self, network: Network, part: dict[str, Any], total: int) -> dict[str, float]:
         """Add a part's gradients to the replica; return each head's share of the mean loss."""
@@ -218,7 +227,7 @@ class Learner:
             if found:
                 # The moments need their parameter's memory layout: the fused kernel walks both alike.
                 optimizer.state[updated] = {
-                    k: v.clone() if k == "step" else torch.empty_like(updated).copy_(v)
+                    k: v.clone().to(updated.device) if k == "step" else torch.empty_like(updated).copy_(v)
                     for k, v in found.items()
                 }
         if self._scaler.is_enabled():
@@ -247,7 +256,7 @@ def _slots(network: Network, config: LearnConfig) -> list[_Slot]:
     for name, parameter in network.named_parameters():
         if parameter.ndim <= 1:
             plain.append(parameter)
-        elif config.optimizer == "muon" and name.startswith("tower.") and ".stem." not in name:
+        elif config.optimizer == "muon" and name.startswith(HIDDEN):
             updated = parameter if parameter.ndim == 2 else nn.Parameter(_as_matrix(parameter.data))
             hidden.append((parameter, updated))
         else:

@@ -44,24 +44,35 @@ class MatchResult(NamedTuple):
     plies: npt.NDArray[np.int32]
     """`i4 [G]`, those of the opening left out."""
     truncated: int
-    """Games cut at the ply bound; they count as the mean of worst and best points."""
+    """Games cut at the ply bound; every seat has the mean of worst and best points, so they score 0.5."""
     worst: float
     best: float
 
     @property
     def scores(self) -> npt.NDArray[np.float64]:
-        """The first side's score of each game, 0..1."""
-        own = self.points[np.arange(len(self.seat)), self.seat]
-        return np.array([normalised_score(float(x), self.worst, self.best) for x in own])
+        """The first side's score of each game, 0..1: one half plus half its lead over the others' mean.
+
+        Points count on a scale from worst (0) to best (1). Identical play scores 0.5 on average over the
+        seatings; where two players share a fixed sum, the score is the first side's place on the scale.
+        """
+        games, seats = self.points.shape
+        flat = [normalised_score(float(x), self.worst, self.best) for x in self.points.flat]
+        scaled: npt.NDArray[np.float64] = np.array(flat).reshape(games, seats)
+        own = scaled[np.arange(games), self.seat]
+        if seats == 1:
+            return own
+        others: npt.NDArray[np.float64] = (scaled.sum(1) - own) / (seats - 1)
+        return 0.5 + (own - others) / 2
 
     @property
     def pairs(self) -> npt.NDArray[np.float64]:
         """The mean score of each opening over its seatings: independent samples."""
-        return np.array([self.scores[self.opening == k].mean() for k in np.unique(self.opening)])
+        scores = self.scores
+        return np.array([scores[self.opening == k].mean() for k in np.unique(self.opening)])
 
     @property
     def score(self) -> float:
-        """The first side's mean score, 0..1."""
+        """The first side's mean score, 0..1; 0.5 where the sides are equal."""
         return float(self.scores.mean())
 
     @property

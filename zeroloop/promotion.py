@@ -135,6 +135,8 @@ def match_results(path: pathlib.Path) -> tuple[list[str], list[Result]]:
     for row in read_matches(path):
         for found in (row["versus_champion"], *row["fixed"].values()):
             a, b = found["players"]
+            if a == b:
+                continue  # a model that met itself says nothing about its strength
             players |= {a: None, b: None}
             results.append(Result(a, b, found["score"] * found["games"], found["games"]))
     return list(players), results

@@ -6,6 +6,7 @@ import json
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from .match import openings, play_match
 from .players import Player, SearchPlayer, parse, split_name
 
 FIXED = ("random", "heuristic", "minimax", "mcts", "solver")
+SIMULATIONS = 128
+"""Of an evaluated model where neither its name nor a flag says a number."""
 
 
 def position_of(game: Game, position: str | None, moves: str) -> State:
@@ -114,24 +117,31 @@ def solve_file(game: Game, path: pathlib.Path, weak: bool, threads: int) -> dict
 def evaluate_files(
     player: str,
     paths: list[pathlib.Path],
-    simulations: int,
+    simulations: int | None,
     limit: int,
     game_name: str | None,
     seed: int,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Grade a player on files of positions; one file gives one result, several a list and a total."""
+    """Grade a player on files of positions; one file gives one result, several a list and a total.
+
+    Args:
+      simulations: None means those of a name such as `RUN@64`, else 128; 0 is the raw policy.
+
+    Raises:
+      PlayerError: an unknown player, or two numbers of simulations.
+    """
     made, game = _player(player, game_name, simulations, seed)
     rows, parts = [], []
     for path in paths:
         judged = judged_from_file(game, path, limit, tell)
         actions = (
             _raw(made, judged)
-            if simulations == 0 and isinstance(made, SearchPlayer)
+            if isinstance(made, SearchPlayer) and made.simulations == 0
             else ask(made, judged.states)
         )
         parts.append((judged, actions))
-        rows.append({"file": path.name, **_about(made, simulations), **grade(judged, actions).plain()})
+        rows.append({"file": path.name, **_about(made), **grade(judged, actions).plain()})
     if len(rows) == 1:
         return rows[0]
     together = Judged(
@@ -140,7 +150,7 @@ def evaluate_files(
         all(j.scored for j, _ in parts),
     )
     total = grade(together, np.concatenate([a for _, a in parts]))
-    return {"files": rows, "total": {**_about(made, simulations), **total.plain()}}
+    return {"files": rows, "total": {**_about(made), **total.plain()}}
 
 
 def _raw(player: SearchPlayer, judged: Judged) -> Any:
@@ -149,17 +159,23 @@ def _raw(player: SearchPlayer, judged: Judged) -> Any:
     return found.legal[np.arange(n), found.prior.argmax(1)]
 
 
-def _about(player: Player, simulations: int) -> dict[str, Any]:
+def _about(player: Player) -> dict[str, Any]:
     if isinstance(player, SearchPlayer):
-        return {"player": player.name, "model": player.model_hash, "simulations": simulations}
+        return {"player": player.name, "model": player.model_hash, "simulations": player.simulations}
     return {"player": player.name, "model": None, "simulations": None}
 
 
-def _player(name: str, game_name: str | None, simulations: int, seed: int) -> tuple[Player, Game]:
+def _player(name: str, game_name: str | None, simulations: int | None, seed: int) -> tuple[Player, Game]:
     if name.partition(":")[0] in FIXED:
         game = make(game_name or "connect4")
         return parse(name, game, seed=seed), game
-    made = parse(name, make(game_name) if game_name else None, simulations=simulations, seed=seed)
+    flag = SIMULATIONS if simulations is None else simulations
+    named = split_name(name, flag)[1]
+    if simulations is not None and named != simulations:
+        raise PlayerError(
+            f"player '{name}' has {named} simulations, but --simulations is {simulations}; give one of them."
+        )
+    made = parse(name, make(game_name) if game_name else None, simulations=flag, seed=seed)
     assert isinstance(made, SearchPlayer)
     return made, made.game
 
@@ -216,10 +232,18 @@ def match_players(
 def run_bench(name: str, config: Config, threads: int) -> Any:
     """Run one benchmark by name; bad combinations are told in one sentence."""
     from . import bench
+    from .evaluator.choice import choose
 
     game = make(config.game.name, **config.game.options)
     if threads < 1:
         raise ZeroloopError(f"--threads is {threads}; it must be at least 1.")
     if name == "learn":
-        return bench.bench_learn(game, config)
+        if config.learn.threads not in (0, threads):
+            raise ZeroloopError(
+                f"learn.threads is {config.learn.threads}, but --threads is {threads}; "
+                f"give --threads {config.learn.threads}, or leave learn.threads at 0."
+            )
+        device = choose(config.run.device, config.run.backend, config.run.precision).device
+        used = threads if device == "cpu" else 1  # the learner splits batches on a CPU only
+        return bench.bench_learn(game, replace(config, learn=replace(config.learn, threads=used)))
     return getattr(bench, f"bench_{name}")(game, config, threads)

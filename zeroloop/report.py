@@ -134,6 +134,13 @@ def percent(share: float, interval: Sequence[float] | None = None) -> str:
     return f"{told} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else told
 
 
+def by_seat(match: Row) -> str:
+    """Return the score in each seat, with its games: `seat 0: 60.0 %, n 50; seat 1: 46.2 %, n 50`."""
+    found = {seat: m for seat, m in match.get("by_seat", {}).items() if m["games"]}
+    told = [f"seat {seat}: {percent(m['score'])}, n {m['games']}" for seat, m in found.items()]
+    return "; ".join(told) or MISSING
+
+
 def _number(value: float | None) -> str:
     if value is None:
         return MISSING
@@ -208,12 +215,12 @@ def processor() -> str:
 def _evaluation_table(facts: Facts) -> list[str]:
     if not facts.evaluations:
         return ["## Evaluations", "", "There has been no evaluation yet.", ""]
-    head = "minute, positions, model, against the champion, games, promoted, Elo over the start"
+    head = "minute, positions, model, against the champion, games, by seat, promoted, Elo over the start"
     rows = []
     for e in facts.evaluations:
         match, model = e["versus_champion"], f"`{e['model'][:SHORT]}`"
         row = [f"{e['seconds'] / 60:.1f}", _number(e["positions"]), model]
-        row += [percent(match["score"], match["interval"]), match["games"]]
+        row += [percent(match["score"], match["interval"]), match["games"], by_seat(match)]
         row += ["yes" if e["promoted"] else "no", _elo(facts.elo.get(e["candidate"]))]
         rows.append(row + [_accuracy(facts, e, k) for k in ("accuracy", "accuracy_searched")])
     columns = [*head.split(", "), "accuracy, raw policy", "accuracy, searched"]
@@ -233,10 +240,10 @@ def _strength(facts: Facts) -> list[str]:
     for what, e in shown.items():
         name, simulations = e["candidate"].rsplit("@", 1)
         rows = [
-            (against, percent(m["score"], m["interval"]), m["games"], simulations)
+            (against, percent(m["score"], m["interval"]), m["games"], by_seat(m), simulations)
             for against, m in (("the champion then", e["versus_champion"]), *e["fixed"].items())
         ]
-        table = _table(("against", "score", "games", "simulations"), rows)
+        table = _table(("against", "score", "games", "by seat", "simulations"), rows)
         lines += [f"{what}: `{name}`, minute {e['seconds'] / 60:.1f}, {e['reason']}", "", *table]
         lines += [] if e["fixed"] else ["It met no fixed opponent.", ""]
         for key in ("accuracy_choice", "accuracy_choice_searched"):

@@ -39,7 +39,7 @@ from .games.game import Game
 Array = npt.NDArray[Any]
 CHECKPOINT_FORMAT = 1
 
-VOLATILE = ("budget", "run.checkpoint_iterations", "run.keep_checkpoints", "evaluate.positions")
+VOLATILE = ("budget.", "evaluate.", "promote.", "run.checkpoint_iterations", "run.keep_checkpoints")
 """Keys that may change when a run goes on; the rest is fixed at its start."""
 
 
@@ -96,20 +96,20 @@ class Run:
         for path in self.folder.glob(".*.tmp"):
             path.unlink()  # a making that was killed
         write_file(self.folder / "config.yaml", configfile.dump(self.config).encode())
-        from importlib.metadata import version
-
         about = {
             "game": self.game.id,
             "rules_identity": rules_identity(self.game),
             "observation_version": self.game.observation.version,
             "config_hash": configfile.content_hash(self.config),
-            "versions": {name: version(name) for name in ("zeroloop", "torch", "numpy", "numba")},
+            "versions": _versions(),
             "python": sys.version.split()[0],
         }
         write_file(self.folder / "run.json", json.dumps(about, indent=1).encode())
 
     def _check(self) -> None:
-        about = read_json(self.folder / "run.json", "game", "rules_identity", "observation_version")
+        about = read_json(
+            self.folder / "run.json", "game", "rules_identity", "observation_version", "versions"
+        )
         if about["game"] != self.game.id:
             raise ResumeError(
                 f"{self.folder} is a run of {about['game']}, not of {self.game.id}; give another --run."
@@ -123,6 +123,8 @@ class Run:
                     f"{self.folder} was started with {key} {about[key]} of {self.game.id}, which has "
                     f"{mine} here: the rules have changed. Start a new run, or restore the old rules."
                 )
+        if self.config.run.deterministic:
+            self._check_versions(about["versions"])
         stored = stored_config(self.folder)
         changed = [
             (key, old, new)
@@ -137,6 +139,16 @@ class Run:
             )
         if configfile.diff(stored, self.config):
             write_file(self.folder / "config.yaml", configfile.dump(self.config).encode())
+
+    def _check_versions(self, stored: dict[str, str]) -> None:
+        """Refuse to go on bit-identically with other versions than a deterministic run began with."""
+        for name, mine in _versions().items():
+            if stored.get(name) != mine:
+                raise ResumeError(
+                    f"{self.folder} is deterministic and was started with {name} {stored.get(name)}, "
+                    f"which is {mine} here: it would not be bit-identical. Install "
+                    f"{name}=={stored.get(name)}, or start a new run."
+                )
 
     def save_model(self, network: Any) -> str:
         """Write the network under its content hash, make it the newest, and return the hash."""
@@ -194,6 +206,12 @@ class Run:
     def close(self) -> None:
         """Let go of the directory."""
         self._lock.release()
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("zeroloop", "torch", "numpy", "numba")}
 
 
 def _refuse_strangers(folder: pathlib.Path, config: Config) -> None:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,16 +19,21 @@ from rich.table import Table
 
 from .config import Config
 from .errors import StoreError
+from .evaluator.choice import cores
+from .games import make
 from .games.check import check_game
 from .model import SHORT
 from .promotion import read_matches
 from .run import Run, checkpoint_names, read_checkpoint, stored_config
-from .train import Outcome, settings, train
+from .train import Outcome, check_start, settings, train
 from .view import View
 
 
 def train_session(folder: pathlib.Path, config: Config, preflight: bool) -> dict[str, Any]:
     """Train in this folder until the budget is spent or Ctrl-C, and return a summary as plain data."""
+    if not (folder / "run.json").exists():
+        config = _resolved(config)
+        check_start(make(config.game.name, **config.game.options), config)
     run = Run.open(folder, config)
     console = Console(stderr=True)
     try:
@@ -55,10 +61,19 @@ def train_session(folder: pathlib.Path, config: Config, preflight: bool) -> dict
         run.close()
 
 
+def _resolved(config: Config) -> Config:
+    """Fix the numbers of threads, so that the run goes on alike on a machine with other cores."""
+    play, learn = config.selfplay, config.learn
+    return replace(
+        config,
+        selfplay=replace(play, threads=play.threads or cores()),
+        learn=replace(learn, threads=learn.threads or cores()),
+    )
+
+
 def estimate(run: Run) -> list[str]:
     """Measure for a few seconds and return what the budget will take: time, memory, disk."""
     from .bench import bench_learn, bench_selfplay
-    from .evaluator.choice import cores
 
     config, game = run.config, run.game
     threads = config.selfplay.threads or cores()
@@ -104,20 +119,21 @@ def _finish(console: Console, run: Run, outcome: Outcome) -> None:
             highlight=False,
         )
         return
-    from .report import next_commands, read_facts, write_report
+    from .report import by_seat, next_commands, read_facts, write_report
 
     table = Table(
         title=f"What {outcome.champion[:SHORT]} can do ({run.config.match.simulations} simulations)"
     )
-    for name in ("against", "score", "95 % interval", "games"):
+    for name in ("against", "score", "95 % interval", "games", "by seat"):
         table.add_column(name)
     row = champion_row(folder, outcome.champion)
     for opponent, found in (row["fixed"] if row else {}).items():
         low, high = found["interval"]
-        table.add_row(opponent, f"{found['score']:.1%}", f"{low:.1%} to {high:.1%}", str(found["games"]))
+        told = f"{found['score']:.1%}", f"{low:.1%} to {high:.1%}", str(found["games"])
+        table.add_row(opponent, *told, by_seat(found).replace("; ", "\n"))
     if row and "accuracy" in row:
         n = "positions judged by the solver"
-        table.add_row(n, f"{row['accuracy']:.1%} raw, {row['accuracy_searched']:.1%} searched", "", "")
+        table.add_row(n, f"{row['accuracy']:.1%} raw, {row['accuracy_searched']:.1%} searched", "", "", "")
     console.print(table)
     if row is None:
         console.print("no model was promoted over the random start; train longer.")

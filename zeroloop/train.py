@@ -14,12 +14,14 @@ from . import draws, judge, model, rating
 from .config import Config
 from .episode import Episode
 from .errors import ResumeError
-from .evaluator.choice import Choice, choose, relative_points, shapes_of
-from .files import sha256, write_file
+from .evaluator.choice import Choice, choose, relative_points, require_pure, shapes_of
+from .files import append_line, sha256, write_file
+from .games.game import Game
 from .learner import Learner
+from .match import openings
 from .metrics import Events
 from .networks import Network, build
-from .players import SearchPlayer, model_player, parse
+from .players import Player, PlaySettings, SearchPlayer, model_player, parse
 from .promotion import Decision, decide, gather, match_results
 from .replay import Limiter, Replay
 from .replay.log import EpisodeLog
@@ -60,7 +62,7 @@ def train(run: Run, report: Report, stop: Callable[[], bool] = lambda: False) ->
     """
     loop = _Loop(run, report, stop)
     try:
-        while not loop.stopped and (loop.progress() < 1 or loop.phase != "collect"):
+        while not loop.stopped and not loop.finished():
             if loop.phase == "collect":
                 loop.collect()  # 1 play: whole games, until the iteration's moves are made
             if loop.phase == "learn":
@@ -81,9 +83,13 @@ class _Loop:
         self.run, self.report, self._stop = run, report, stop
         self.config, self.game = run.config, run.game
         c = self.config
-        self.choice: Choice = choose(c.run.device, c.run.backend, c.run.precision)
+        self.opponents = check_start(self.game, c)
+        cpu = c.run.deterministic  # whose configuration allows no other device
+        self.choice: Choice = choose("cpu" if cpu else c.run.device, c.run.backend, c.run.precision)
         report("say", {"text": f"inference: {self.choice}"})
         network = build(c.network, shapes_of(self.game), c.run.seed)
+        if c.run.deterministic:
+            require_pure(self.game, network, self.choice, c.selfplay.games)
         device = self.choice.device
         self.learner = Learner(network, c.learn, relative_points(self.game), device)
         self.replay = Replay(
@@ -116,6 +122,9 @@ class _Loop:
         self.before = (0.0, 0, 0)
         self._started = time.monotonic()
         self._resume()
+        owed = self.limiter.owed(self.replay.total, self.learner.steps)
+        if self.finished() and (owed or self.learner.steps > self.measured_steps):
+            self.phase = "learn"  # the games that spent the budget were kept, but nothing learnt from them
 
     # The clock and the budget.
 
@@ -130,6 +139,10 @@ class _Loop:
         if budget.minutes > 0 and not self.config.run.deterministic:
             spent = max(spent, self.seconds() / (60 * budget.minutes))
         return min(spent, 1.0)
+
+    def finished(self) -> bool:
+        """Return whether the budget is spent and what was played has been learnt from and measured."""
+        return self.progress() >= 1 and self.phase == "collect" and not self.midway()
 
     def stop(self) -> bool:
         """Return whether the person at the keyboard wants to stop."""
@@ -188,7 +201,8 @@ class _Loop:
     def evaluate(self) -> None:
         """Measure the newest model where that is due, promote it where the evidence says so, checkpoint."""
         c, last = self.config, self.progress() >= 1
-        share = self.evaluate_seconds / max(self.seconds(), 1e-9)
+        expected = self.evaluate_seconds / max(self.evaluations, 1)
+        share = (self.evaluate_seconds + expected) / max(self.seconds() + expected, 1e-9)
         afford = c.run.deterministic or share <= c.evaluate.max_share
         due = last or (self.replay.total >= self.next_evaluation and afford)
         if due and self.learner.steps > self.measured_steps:
@@ -209,11 +223,9 @@ class _Loop:
         c, run = self.config, self.run
         network = self.learner.averaged()
         name = run.save_model(network)
-        self.past.append(name)
         self.report("phase", {"name": "evaluate", "iteration": self.iteration})
         candidate = self._player(model.Model(name, network, self.game))
         champion = self._player(run.load_model(run.champion))
-        opponents = {label: parse(label, self.game, seed=c.run.seed) for label in c.evaluate.opponents}
 
         def progress(text: str) -> None:
             self.report("note", {"text": text})
@@ -226,7 +238,7 @@ class _Loop:
                 c,
                 candidate,
                 champion,
-                opponents,
+                self.opponents,
                 seed=c.run.seed + 1000 * (self.evaluations + 1),
                 progress=progress,
             )
@@ -244,8 +256,8 @@ class _Loop:
             **decision.summary(),
             **values,
         }
-        with open(run.folder / "matches.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_line(run.folder / "matches.jsonl", json.dumps(row))
+        self.past.append(name)
         self._rate(name)
         if decision.promoted:
             run.champion = name
@@ -259,10 +271,10 @@ class _Loop:
     def _rate(self, name: str) -> None:
         """Rate all models of the run by maximum likelihood, the random start being 0."""
         players, results = match_results(self.run.folder / "matches.jsonl")
-        anchor = results[0].b
-        found = rating.maximum_likelihood_elo(players, results, anchor)
         label = f"{name[: model.SHORT]}@{self.config.match.simulations}"
-        self.elo = found[label].elo
+        self.elo = None  # where it has met nobody but itself
+        if label in players:
+            self.elo = rating.maximum_likelihood_elo(players, results, results[0].b)[label].elo
 
     def _player(self, loaded: model.Model) -> SearchPlayer:
         return model_player(
@@ -318,7 +330,12 @@ class _Loop:
             evaluator = make_evaluator(self.game, network, self.choice, [self.config.selfplay.games])
             return PolicyPlayer(self.game, evaluator, name=label, seed=seed)
         if (self.run.models / f"{label}.safetensors").exists():
-            return self._player(self.run.load_model(label))
+            past = self.run.load_model(label)
+            size = self.config.selfplay.games
+            settings = PlaySettings(batch=size, one_batch=True, cache_megabytes=4)
+            return model_player(
+                past, self.config.match.simulations, choice=self.choice, seed=seed, settings=settings
+            )
         return parse(label, self.game, seed=seed)
 
     # Metrics, checkpoints, resume.
@@ -326,7 +343,7 @@ class _Loop:
     def _write_metrics(self, losses: dict[str, float], steps: int, learn_seconds: float) -> None:
         c, s, counted = self.config, self.stats, self.collector.counters()
         moves = counted["moves"] - self.before[2]
-        play = max(self.play_seconds, 1e-9)
+        play = self.play_seconds
         asked = counted["evaluations"] + counted["cache_hits"]
         values: dict[str, float] = {
             "iteration": self.iteration,
@@ -336,18 +353,22 @@ class _Loop:
             "positions": self.replay.total,
             "steps": self.learner.steps,
             "window": len(self.replay),
-            "games_per_second": s["games"] / play,
-            "positions_per_second": (self.replay.total - self.before[1]) / play,
-            "simulations_per_second": counted["simulations"] / play,
-            "evaluations_per_second": counted["evaluations"] / play,
-            "overflows": counted["overflows"],
-            "play_seconds": self.play_seconds,
+            "truncated_games": s["truncated"],
             "learn_seconds": learn_seconds,
             "evaluate_seconds": self.evaluate_seconds,
         }
-        if asked:
+        if play:  # not where the phase was played by an earlier session, which took its clock with it
+            values |= {
+                "games_per_second": s["games"] / play,
+                "positions_per_second": (self.replay.total - self.before[1]) / play,
+                "simulations_per_second": counted["simulations"] / play,
+                "evaluations_per_second": counted["evaluations"] / play,
+                "overflows": counted["overflows"],
+                "play_seconds": play,
+            }
+        if play and asked:
             values["cache_hit_rate"] = counted["cache_hits"] / asked
-        if moves:
+        if play and moves:
             values["simulations_per_move"] = counted["simulations"] / moves
         if s["games"]:
             values["plies_per_game"] = s["plies"] / s["games"]
@@ -431,7 +452,7 @@ class _Loop:
     def _read_log(self, offset: int, known: int) -> set[int]:
         """Fill the window from the log; return the keys of games stored at `known` bytes or later."""
         finished = set()
-        for at, payload in self.log.open_at(offset):
+        for at, payload in self.log.open_at(offset, known):
             episode = Episode.from_bytes(payload, self.game)
             self._count(episode, at)
             if at >= known:
@@ -452,6 +473,20 @@ class _Loop:
         self.learner.close()
         self.events.close()
         self.log.close()
+
+
+def check_start(game: Game, config: Config) -> dict[str, Player]:
+    """Make the opponents of evaluations and find what would fail only then.
+
+    Raises:
+      PlayerError: an opponent that the game cannot have.
+      ConfigError: the game has too few distinct openings for `promote.max_pairs`.
+    """
+    openings(game, config.promote.max_pairs, config.match.opening_plies, config.run.seed)
+    for opponent in config.selfplay.opponents:
+        if opponent.player not in ("past", "policy"):
+            parse(opponent.player, game)
+    return {label: parse(label, game, seed=config.run.seed) for label in config.evaluate.opponents}
 
 
 class _Interrupted(Exception):

@@ -243,3 +243,33 @@ def test_disk_that_is_full_at_sync_is_told(tmp_path, monkeypatch):
     with pytest.raises(StoreError, match=r"No space left on device.*\.$"):
         log.sync()
     log.close()
+
+
+def test_log_shorter_than_its_checkpoint_is_damaged_and_not_torn(tmp_path):
+    """A checkpoint counts on synced bytes: none of them can be the tail of a killed process."""
+    path = tmp_path / "log"
+    data = payloads(4)
+    filled(path, data)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    for known in (len(whole), len(whole) - 1):
+        log = EpisodeLog(path)
+        with pytest.raises(StoreError, match=r"counts on|damaged at byte"):
+            list(log.open_at(0, known))
+        with pytest.raises(StoreError, match="was truncated"):
+            log.cut(len(whole))
+        log.close()
+        assert path.read_bytes() == whole[:-3]
+
+
+def test_damaged_last_frame_that_a_checkpoint_knows_is_an_error(tmp_path):
+    path = tmp_path / "log"
+    filled(path, payloads(3))
+    whole = bytearray(path.read_bytes())
+    whole[-1] ^= 1
+    path.write_bytes(whole)
+    log = EpisodeLog(path)
+    with pytest.raises(StoreError, match="damaged at byte"):
+        list(log.open_at(0, len(whole)))
+    log.close()
+    assert path.read_bytes() == whole

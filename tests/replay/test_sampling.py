@@ -141,6 +141,18 @@ def test_full_correction_of_filtered_sources_gives_the_mean_over_those_left(surp
     assert found == pytest.approx(label[live].mean(), abs=1e-6)
 
 
+def test_full_correction_leaves_the_mix_of_sources_alone(surprises):
+    """A source of factor 1/4 counts a quarter in every weighted mean, whatever was surprising."""
+    parts = [surprises[0], made_episode(TICTACTOE, [0, 3, 1, 4, 2], game_id=5, source="other")]
+    replay = replay_of(parts, surprise_weight=0.6, correction_exponent=1.0, sources={"other": 0.25})
+    share = replay.weights() / replay.weights().sum()
+    factor = np.ones(len(replay))
+    factor[-5:] = 0.25  # the second episode
+    label = np.random.default_rng(11).normal(size=len(replay))
+    found = (label * share * importance_of(replay)).sum()
+    assert found == pytest.approx((label * factor).sum() / factor.sum(), abs=1e-6)
+
+
 @pytest.mark.parametrize("exponent", [0.0, 0.5])
 def test_partial_correction_is_a_power_of_the_full_one(surprises, exponent):
     full = importance_of(replay_of(surprises, surprise_weight=0.6, correction_exponent=1.0))

@@ -51,6 +51,14 @@ def observe_states(game, states, rows, planes, global_facts):
         observe(game, states[i], planes[i], global_facts[i])
 
 
+@kernel
+def copy_legal(legal, count, out):
+    """Copy the first `count` ids of each row; the rest becomes 0, an id that every backend can gather."""
+    for i in range(count.shape[0]):
+        for k in range(legal.shape[1]):
+            out[i, k] = legal[i, k] if k < count[i] else 0
+
+
 @helper
 def rotate(game, seat, relative, absolute):
     """Write values given as (mover, next seat, ...) by absolute seat."""
@@ -106,8 +114,8 @@ class NetworkEvaluator:
             )
         self.rows += n
         self._states[:n] = leaves.states
-        self._legal[:n] = leaves.legal
         self._count[:n] = leaves.count
+        copy_legal(leaves.legal, self._count[:n], self._legal)
         observe_states(self.game, self._states, n, self._planes, self._facts)
         b = backend.batch
         return backend, backend.submit(self._planes[:b], self._facts[:b], self._legal[:b]), n

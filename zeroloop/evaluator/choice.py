@@ -92,6 +92,32 @@ def make_evaluator(
     return NetworkEvaluator(game, made)
 
 
+def require_pure(game: Game, network: Network, choice: Choice, batch: int) -> None:
+    """Check on random planes that an evaluation does not depend on its row or on its companions.
+
+    Raises:
+      BackendError: it does, so a deterministic run cannot use this backend.
+    """
+    backend = make_evaluator(game, network, choice, [batch]).backends[0]
+    rng = np.random.default_rng(1)
+    seen = game.observation
+    planes, facts = rng.random((1, *seen.planes)), rng.random((1, seen.globals))
+    legal = np.zeros((batch, max(game.max_legal, game.max_chance)), np.int32)
+    first: tuple[bytes, bytes] | None = None
+    for row in sorted({0, 1 % batch, batch // 2, batch - 1}):
+        all_planes = rng.random((batch, *seen.planes)).astype(np.float32)
+        all_facts = rng.random((batch, seen.globals)).astype(np.float32)
+        all_planes[row], all_facts[row] = planes[0], facts[0]
+        found = backend.result(backend.submit(all_planes, all_facts, legal))
+        answer = found.logits[row].tobytes(), found.values[row].tobytes()
+        if first is not None and answer != first:
+            raise BackendError(
+                f"{choice} answers differently in row {row} of a batch of {batch} than in row 0, so a "
+                "deterministic run cannot use it; set another run.backend or run.precision=fp32."
+            )
+        first = answer
+
+
 def cores() -> int:
     """Return the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

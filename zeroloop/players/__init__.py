@@ -46,6 +46,8 @@ class PlaySettings(NamedTuple):
     fpu_reduction: float = 0.2
     temperature: float = 0.0
     batch: int = 256
+    one_batch: bool = False
+    """Pad every batch to `batch`, so that an evaluation is a pure function of model and state."""
     cache_megabytes: int = 32
 
 
@@ -167,7 +169,8 @@ def model_player(
 ) -> SearchPlayer:
     """Return the player of a model on one thread of this machine's inference backend."""
     settings = settings or PlaySettings()
-    evaluator = make_evaluator(model.game, model.network, choice or choose(), batches(settings.batch), 1)
+    sizes = [settings.batch] if settings.one_batch else batches(settings.batch)
+    evaluator = make_evaluator(model.game, model.network, choice or choose(), sizes, 1)
     return SearchPlayer(
         model.game,
         evaluator,

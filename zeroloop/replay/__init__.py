@@ -88,7 +88,8 @@ class Replay:
         self._sources: list[str] = []
         self._cumulative: Array | None = None
         self._weights: Array = np.zeros(0)
-        self._mean_weight = 1.0
+        self._surprise: Array = np.zeros(0)
+        self._mean_surprise = 1.0
 
     def __len__(self) -> int:
         """Positions in the window."""
@@ -176,19 +177,19 @@ class Replay:
 
     def _weigh(self) -> None:
         rows = self._positions[self._first : self._end]
-        weights = surprise_weights(rows["surprise"], self.config.surprise_weight)
+        surprise = weights = surprise_weights(rows["surprise"], self.config.surprise_weight)
+        factor = np.ones(len(rows))
         if self.config.sources:
-            factor = np.array([self.config.sources.get(s, 1.0) for s in self._sources])
-            weights = weights * factor[rows["source"]]
+            factor = np.array([self.config.sources.get(s, 1.0) for s in self._sources])[rows["source"]]
+            weights = weights * factor
         if not weights.sum() > 0:
             raise ConfigError(
                 f"replay.sources gives every source in the window weight 0 ({', '.join(self._sources)}); "
                 "give at least one a positive weight."
             )
         self._cumulative = np.cumsum(weights)
-        self._weights = weights
-        live = weights > 0
-        self._mean_weight = float(weights[live].mean())
+        self._weights, self._surprise = weights, surprise
+        self._mean_surprise = float(weights.sum() / factor.sum())
 
     def weights(self) -> Array:
         """Return the sampling weight of each position in the window, `f8 [len]`."""
@@ -260,8 +261,8 @@ class Replay:
         )
 
     def _importance(self, picks: Array) -> npt.NDArray[np.float32]:
-        """Return (mean weight / weight)^exponent; at exponent 1 weighted means equal uniform ones."""
-        ratio = self._mean_weight / self._weights[picks]
+        """Return (mean / weight by surprise)^exponent; at exponent 1 only the source mix remains."""
+        ratio = self._mean_surprise / self._surprise[picks]
         return (ratio**self.config.correction_exponent).astype(np.float32)
 
 

@@ -36,18 +36,17 @@ class EpisodeLog:
         self.size = 0
         self.torn = 0
 
-    def open_at(self, offset: int) -> Iterator[tuple[int, bytes]]:
+    def open_at(self, offset: int, known: int = 0) -> Iterator[tuple[int, bytes]]:
         """Yield (offset, payload) of every frame from `offset` on, then cut a torn tail.
 
+        Args:
+          known: bytes that a checkpoint counts on; a torn frame before them is damage.
+
         Raises:
-          StoreError: a frame before the end is damaged, or the file ends before `offset`.
+          StoreError: a frame before the end is damaged, or the file ends before `offset` or `known`.
         """
+        self._require(max(offset, known))
         end = os.path.getsize(self.path)
-        if end < offset:
-            raise StoreError(
-                f"{self.path} has {end} bytes, but its checkpoint counts on {offset}; "
-                "the file was truncated. Restore it, or start a new run."
-            )
         self._file.seek(offset)
         at = offset
         while at < end:
@@ -56,7 +55,7 @@ class EpisodeLog:
             payload = self._file.read(length)
             if not length or len(payload) < length or zlib.crc32(payload) != crc:
                 reaches_end = not length or at + _FRAME.size + length >= end
-                if reaches_end and not self._frame_follows(at):
+                if at >= known and reaches_end and not self._frame_follows(at):
                     break  # torn: the process died while writing
                 raise StoreError(
                     f"{self.path} is damaged at byte {at}: its checksum does not match. "
@@ -84,8 +83,17 @@ class EpisodeLog:
                 budget -= length
         return False
 
+    def _require(self, size: int) -> None:
+        end = os.path.getsize(self.path)
+        if end < size:
+            raise StoreError(
+                f"{self.path} has {end} bytes, but its checkpoint counts on {size}; "
+                "the file was truncated. Restore it, or start a new run."
+            )
+
     def cut(self, offset: int) -> None:
-        """Drop everything from `offset` on."""
+        """Drop everything from `offset` on; StoreError where the file ends before it."""
+        self._require(offset)
         self._file.truncate(offset)
         self._file.seek(offset)
         self.size = offset

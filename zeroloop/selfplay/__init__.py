@@ -125,8 +125,9 @@ class SelfPlay:
         self.set_progress(0.0)
 
     def publish(self, evaluator: Evaluator, model: str, keep_cache: bool = False) -> None:
-        """Play on with this model; evaluations of the last one are forgotten."""
+        """Play on with this model; evaluations of the last one are forgotten, and players are made anew."""
         self._evaluator, self.model = evaluator, model
+        self._players.clear()  # `policy` is the newest model, and past ones would pile up
         if not keep_cache:
             self.forest.clear_cache()
 
@@ -262,7 +263,7 @@ class SelfPlay:
                 seed=self.seed,
                 game_id=int(here["key"]),
                 source="selfplay" if not others else f"selfplay:{others[0]}",
-                seats=tuple(self.labels[s - 1] if s else self.model for s in g.seats[b]),
+                seats=tuple(self._seated(int(s)) for s in g.seats[b]),
                 outcome=outcome,
                 final_value=np.array(final, np.float32),
                 states=g.row_states[b, :n].copy(),
@@ -278,6 +279,11 @@ class SelfPlay:
                 policy_probs=g.probs[b, :entries].astype(np.float16),
             )
         )
+
+    def _seated(self, seat: int) -> str:
+        """Return who sits in a seat as the game ends: a model by its hash, or a player by its name."""
+        label = self.labels[seat - 1] if seat else ""
+        return {"": self.model, "policy": f"policy:{self.model}"}.get(label, label)
 
     def _reserve(self) -> None:
         """Make room for one more policy target in every game."""
