@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -147,6 +148,36 @@ def test_state_answers_one_query_per_line():
 
 
 @pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ('{"moves": 4}', "'moves' is 4"),
+        ('{"moves": ["4"]}', "'moves' is a list"),
+        ('{"moves": null}', "'moves' is null"),
+        ('{"moves": NaN}', "'moves' is NaN"),
+        ('{"position": 5}', "'position' is 5"),
+        ('{"position": {}}', "'position' is an object"),
+        ('{"moves": ' + 900 * "[" + 900 * "]" + "}", "'moves' is a list"),
+        ('{"moves": ' + 10**5 * "[", "is not JSON"),
+        ('{"moves": ' + 5000 * "9" + "}", "is not JSON"),
+        ('{"moves": "4"', "is not JSON"),
+        (b"\xff", "not a legal move"),
+    ],
+    ids=lambda x: x[:20],
+)
+def test_a_bad_query_gets_an_error_and_the_next_its_answer(query, told):
+    line = query if isinstance(query, bytes) else query.encode()
+    found = invoke("state", "connect4", "--stdin", "--json", stdin=line + b"\n4\n")
+    first, second = (json.loads(row) for row in found.stdout.splitlines())
+    assert found.exit_code == 0 and list(first) == ["error"]
+    assert told in first["error"] and second["to_play"] == 1
+
+
+def test_a_null_position_is_the_start():
+    found = invoke("state", "connect4", "--stdin", stdin='{"position": null, "moves": "4"}\n')
+    assert json.loads(found.stdout)["to_play"] == 1
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
         (["state", "connect4", "--moves", "8"], ["8", "1"]),
@@ -161,6 +192,30 @@ def test_state_answers_one_query_per_line():
         (["match", "random", "minimax"], ["minimax"]),
         (["match", "random", "mcts:0"], ["mcts"]),
         (["match", "random", "nobody"], ["nobody"]),
+        (["match", "random", "nobody@"], ["nobody@"]),
+        (["match", "random", "mcts:²"], ["mcts:²", "mcts:400"]),
+        (["match", "random", "minimax:²"], ["minimax:²", "minimax:4"]),
+        (["match", "random", "mcts:" + 5000 * "9"], ["mcts:99", "..."]),
+        (["match", "random", "demo:connect4@²"], ["demo:connect4@²", "NAME@128"]),
+        (["match", "random", "demo:connect4@1000001"], ["demo:connect4@1000001", "1,000,000"]),
+        (["match", "random", "demo:connect4@" + 5000 * "9"], ["demo:connect4@99", "1,000,000"]),
+        (["play", "demo:connect4@100000000"], ["100000000", "1,000,000"]),
+        (
+            ["evaluate", "demo:connect4", "--simulations", "1000001", "--positions", "absent.txt"],
+            ["1000001", "1,000,000"],
+        ),
+        (["match", "random@5", "random"], ["random@5", "takes no simulations", "write random."]),
+        (["match", "random", "solver@4"], ["solver@4", "takes no simulations", "write solver."]),
+        (["match", "random", "minimax:3@5"], ["minimax:3@5", "no simulations", "write minimax:3."]),
+        (["match", "random", "mcts@5"], ["mcts@5", "write mcts:400."]),
+        (["match", "random", "mcts:30@5"], ["mcts:30@5", "write mcts:30."]),
+        (["match", "", "random"], ["FIRST", "empty"]),
+        (["match", "random", " "], ["SECOND", "empty"]),
+        (["match", "random", "random", "--game", ""], ["--game", "empty"]),
+        (["play", ""], ["PLAYER", "empty"]),
+        (["state", ""], ["GAME", "empty"]),
+        (["train", ""], ["GAME", "empty"]),
+        (["check", "tictactoe", "--seed", str(2**63 - 1)], ["--seed", "2^63"]),
         (["match", "random", "solver", "--game", str(NIM)], ["solver", "lucky_nim"]),
         (["match", "random", "random", "--games", "1"], ["--games", "1", "2"]),
         (["evaluate", "random", "--positions", "absent.txt"], ["absent.txt"]),
@@ -171,7 +226,7 @@ def test_state_answers_one_query_per_line():
             ["bench", "learn", "connect4", "--threads", "3", "--set", "learn.threads=5"],
             ["learn.threads is 5", "--threads is 3"],
         ),
-        (["evaluate", "random@4", "--positions", "absent.txt"], ["random@4"]),
+        (["evaluate", "random@4", "--positions", "absent.txt"], ["random@4", "takes no simulations"]),
         (["play", "absent-run"], ["absent-run"]),
         (["report", "absent-run"], ["absent-run"]),
         (["config", "show", "absent-run"], ["absent-run"]),
@@ -188,6 +243,57 @@ def test_bad_input_gets_one_sentence(words, told, tmp_path, monkeypatch):
 def test_wrong_usage_has_a_code_of_its_own():
     assert refused("train", "connect4", "--speed", "9", code=2)
     assert refused("frobnicate", code=2)
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999999999999"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["match", "random", "random"],
+        ["evaluate", "random", "--positions", "absent.txt"],
+        ["check", "tictactoe"],
+        ["play", "tictactoe"],
+        ["train", "tictactoe"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_seed_out_of_range_is_wrong_usage(words, seed):
+    sentence = refused(*words, "--seed", seed, code=2)
+    assert "--seed" in sentence and seed in sentence
+
+
+@pytest.mark.parametrize(
+    ("words", "flag", "value"),
+    [
+        (["solve", "connect4", "--positions", "absent.txt"], "--threads", "-1"),
+        (["evaluate", "random", "--positions", "absent.txt"], "--limit", "-1"),
+        (["match", "random", "random"], "--opening-plies", "-1"),
+        (["match", "random", "random"], "--opening-plies", "99999999999999999999"),
+        (["check", "tictactoe"], "--games", "0"),
+    ],
+)
+def test_a_number_out_of_range_is_wrong_usage(words, flag, value):
+    sentence = refused(*words, flag, value, code=2)
+    assert flag in sentence and value in sentence
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, click.Abort])
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["match", "random", "random"], "query.match_players"),
+        (["evaluate", "random", "--positions", "absent.txt"], "query.evaluate_files"),
+        (["check", "tictactoe"], "games.check.check_game"),
+        (["bench", "search", "tictactoe"], "query.run_bench"),
+    ],
+    ids=lambda x: x[0] if isinstance(x, list) else "",
+)
+def test_an_interruption_is_told_in_one_sentence(words, part, raised, monkeypatch):
+    def interrupted(*_, **__):
+        raise raised
+
+    monkeypatch.setattr(f"zeroloop.{part}", interrupted)
+    assert refused(*words, code=130) == "zeroloop: interrupted.\n"
 
 
 # Judging.
@@ -214,6 +320,13 @@ def test_a_bad_line_is_named(lines):
     lines.write_text("121212 18\n12121281 3\n")
     sentence = refused("evaluate", "random", "--positions", lines)
     assert f"{lines.name}:2" in sentence
+
+
+@pytest.mark.parametrize("line", ["121212 99999999999", "121212" + 7 * " -1000"])
+def test_a_score_that_no_game_has_is_a_bad_line(line, lines):
+    lines.write_text(line + "\n")
+    for words in (["evaluate", "random"], ["solve", "connect4"]):
+        assert f"{lines.name}:1: " in refused(*words, "--positions", lines)
 
 
 @pytest.mark.parametrize("player", ["random", "minimax:3", "solver", "mcts:50"])
@@ -253,7 +366,7 @@ def test_two_numbers_of_simulations_are_refused(run, lines, at, flag):
 def test_columns_with_scores_give_an_optimal_rate(tmp_path):
     path = tmp_path / "columns.txt"
     # After 1 2 1 2 1 2 the mover wins at once in column 1.
-    path.write_text("121212 18 -1000 1 1 1 1 1\n")
+    path.write_text("121212 18 1 1 1 1 1 1\n")
     found = answer("evaluate", "minimax:2", "--positions", path)
     assert found["optimal_rate"] == 1
 
@@ -277,6 +390,14 @@ def test_a_match_carries_what_a_figure_needs(run):
     assert found["settings"]["simulations"][0] == 4
     assert len(found["by_seat"]) == 2
     assert "elo" in found
+
+
+@pytest.mark.parametrize(("asked", "played"), [(3, 2), (4, 4)])
+def test_a_match_tells_where_it_plays_fewer_games_than_asked_for(asked, played):
+    found = invoke("match", "random", "random", "--games", asked, "--json")
+    assert json.loads(found.stdout)["games"] == played
+    told = f"--games is {asked}; {played} are played, because each opening is played in every one of 2"
+    assert (told in found.stderr) == (asked != played)
 
 
 def test_the_newest_model_and_a_hash_are_players(run):
@@ -306,6 +427,12 @@ def test_an_unknown_key_in_the_environment_is_refused(monkeypatch):
     assert "simulations" in refused("config", "show")
 
 
+def test_a_key_with_one_underscore_in_the_environment_is_refused(monkeypatch):
+    monkeypatch.setenv("ZEROLOOP_SEARCH_SIMULATIONS", "4")
+    for words in (["config", "show"], ["state", "connect4"], ["train", "connect4"]):
+        assert "ZEROLOOP_SEARCH__SIMULATIONS" in refused(*words)
+
+
 def test_the_configuration_of_a_run_can_be_read_back(run, tmp_path):
     path = tmp_path / "again.yaml"
     path.write_text(invoke("config", "show", run).stdout)
@@ -315,7 +442,7 @@ def test_the_configuration_of_a_run_can_be_read_back(run, tmp_path):
 
 
 def test_diff_names_what_differs(run):
-    rows = json.loads(invoke("config", "diff", "smoke", "laptop", "--json").stdout)
+    rows = answer("config", "diff", "smoke", "laptop")["differences"]
     keys = {row["key"] for row in rows}
     assert "network.blocks" in keys and "run.seed" not in keys
 
@@ -324,6 +451,10 @@ def test_every_key_is_explained():
     text = invoke("config", "show", "--docs").stdout
     for key in ("search.simulations", "learn.reuse", "promote.mode"):
         assert f"{key} = " in text
+    rows = {row["key"]: row for row in answer("config", "show", "--docs")["keys"]}
+    assert len(rows) == sum(not line.startswith(" ") for line in text.splitlines() if " = " in line)
+    assert set(rows["learn.reuse"]) == {"key", "default", "type", "doc"}
+    assert rows["search.simulations"]["type"] == "Schedule" and rows["search.simulations"]["doc"]
 
 
 # Files of games, benchmarks.

@@ -393,8 +393,24 @@ def test_environment_value_is_yaml():
     assert config.selfplay.temperature.over == "run"
 
 
-def test_environment_without_double_underscore_is_ignored():
-    assert from_environment(ZEROLOOP_HOME="/x", OTHER__SEED="1") == Config()
+def test_environment_without_the_prefix_is_ignored():
+    assert from_environment(OTHER__SEED="1", OTHER_SEED="1", ZEROLOOP="1") == Config()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ZEROLOOP_SEARCH_SIMULATIONS", "ZEROLOOP_SEARCH__SIMULATIONS"),
+        ("ZEROLOOP_SEARCH_C_VISIT", "ZEROLOOP_SEARCH__C_VISIT"),
+        ("ZEROLOOP_SEED", "ZEROLOOP__SEED"),
+        ("ZEROLOOP_", "ZEROLOOP__KEY"),
+    ],
+)
+def test_environment_without_double_underscore_is_refused_with_suggestion(name, meant):
+    with pytest.raises(ConfigError) as raised:
+        from_environment(**{name: "4"})
+    assert str(raised.value).startswith(f"{name}: it names no key, ")
+    assert str(raised.value).endswith(f"Did you mean '{meant}'?")
 
 
 def test_environment_that_names_no_key_is_refused_with_suggestion():

@@ -123,6 +123,10 @@ def test_positions_are_the_states_after_their_moves(tmp_path):
         ("1212121 1", "game is over after"),
         ("12121212 1", "move 8 .* the game is already over"),
         ("44 1 2 3 4 5 6 7", "has 8 fields, the first has 2"),
+        ("44 43", r"the score is 43; it must lie in -42\.\.42"),
+        ("44 -1000", r"the score is -1000; it must lie in -42\.\.42"),
+        (f"44 {10**400}", r"the score is 10{16}\.\.\.; it must lie in"),
+        (f"44 {'9' * 5000}", "whole numbers"),
     ],
 )
 def test_bad_line_is_named_with_its_file_and_number(tmp_path, bad, fault):
@@ -147,6 +151,23 @@ def test_lines_with_a_score_per_move_are_taken_as_they_are(tmp_path):
     assert found.scored and found.values[0].tolist() == [-2, -1, 0, ILLEGAL, 0, -1, -2]
     assert found.choice.tolist() == [True, False]
     assert judged_from_file(CONNECT4, path, 1, print).values.shape == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("bad", "fault"),
+    [
+        ("444444 -2 -1 0 3 0 -1 -2", "score 4 of 7 is 3, but that move is not legal; write -1000"),
+        ("444444 -2 -1 -1000 -1000 0 -1 -2", "score 3 of 7 is -1000, but that move is legal"),
+        ("44" + 7 * " -1000", "score 1 of 7 is -1000, but that move is legal"),
+        ("44 0 0 0 0 0 0 43", r"score 7 of 7 is 43; it must lie in -42\.\.42"),
+        ("44 0 0 0 0 0 0 -999", r"score 7 of 7 is -999; it must lie in -42\.\.42"),
+        ("44 0 0 0 0 0 0 99999999999", "score 7 of 7 is 99999999999; it must lie in"),
+    ],
+)
+def test_bad_score_of_a_move_is_named_with_its_file_and_number(tmp_path, bad, fault):
+    path = write(tmp_path, f"444444 -2 -1 0 -1000 0 -1 -2\n\n{bad}\n")
+    told = refused(CONNECT4, path, fault)
+    assert told.startswith(f"{path}:3: ") and told.endswith(".") and "\n" not in told
 
 
 class OneLetter:

@@ -107,7 +107,7 @@ def test_run_killed_in_its_last_phase_still_learns_and_is_measured(tmp_path, mon
 def test_deterministic_run_stopped_inside_a_phase_ends_as_if_never_stopped(tmp_path, phase):
     given = config(run={**BASE["run"], "deterministic": True})
     session(tmp_path / "plain", given)
-    for calls in (1, 2, 5):
+    for calls in (1, 2, 3):
         folder = tmp_path / f"stopped-{calls}"
         seen = [0]
         run = Run.open(folder, given)

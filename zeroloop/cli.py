@@ -6,6 +6,7 @@ Exit code 0: success, 1: failure told in one sentence, 2: wrong usage, 130: inte
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pathlib
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
     from .games.game import Game
 
 PRESETS = pathlib.Path(__file__).parent / "presets"
+SEED = click.IntRange(0, 2**63 - 1)
+NATURAL = click.IntRange(0, 2**31 - 1)
 
 
 class _Sentences(click.Group):
-    """Turns zeroloop's errors into one sentence and exit code 1."""
+    """Turns zeroloop's errors into one sentence and exit code 1, an interruption into code 130."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -40,6 +43,9 @@ class _Sentences(click.Group):
         except ZeroloopError as error:
             click.echo(f"zeroloop: {error}", err=True)
             ctx.exit(1)
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("zeroloop: interrupted.", err=True)
+            ctx.exit(130)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(1)
@@ -49,6 +55,14 @@ class _Sentences(click.Group):
 @click.version_option(__version__, prog_name="zeroloop")
 def main() -> None:
     """Train agents for board games by self-play, and prove how strong they are."""
+
+
+def _given(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse an empty name, which would else mean the current folder, or nothing at all."""
+    if value is not None and not value.strip():
+        what = param.opts[0] if isinstance(param, click.Option) else param.human_readable_name
+        raise ZeroloopError(f"{what} is '{value}', an empty name; see {ctx.command_path} --help.")
+    return value
 
 
 def _json_flag(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -130,7 +144,7 @@ def _game(name: str, sets: tuple[str, ...] = ()) -> Game:
 
 
 @main.command()
-@click.argument("game", required=False)
+@click.argument("game", required=False, callback=_given)
 @click.option(
     "--run",
     "folder",
@@ -138,7 +152,7 @@ def _game(name: str, sets: tuple[str, ...] = ()) -> Game:
     default=None,
     help="Run directory [runs/GAME].",
 )
-@click.option("--seed", type=int, default=None, help="Seed of every random draw.")
+@click.option("--seed", type=SEED, default=None, help="Seed of every random draw.")
 @click.option(
     "--deterministic",
     is_flag=True,
@@ -189,7 +203,7 @@ def digest(run: pathlib.Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("game")
+@click.argument("game", callback=_given)
 @click.option("--position", default=None, help="Position text; see the game's page.")
 @click.option("--moves", default="", help="Moves from the start, separated by spaces.")
 @click.option(
@@ -213,6 +227,8 @@ def state(
 
     made = _game(game, sets)
     if from_stdin:
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")  # a stray byte is an unknown move, not a crash
         for answer in query_lines(made, sys.stdin):
             click.echo(json.dumps(answer), nl=True)
         return
@@ -223,15 +239,17 @@ def state(
 
 
 @main.command()
-@click.argument("game")
-@click.option("--games", default=200, help="Random games.")
-@click.option("--seed", default=0)
+@click.argument("game", callback=_given)
+@click.option("--games", type=click.IntRange(min=1), default=200, help="Random games.")
+@click.option("--seed", type=SEED, default=0)
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE")
 @_json_flag
 def check(game: str, games: int, seed: int, sets: tuple[str, ...], as_json: bool) -> None:
     """Prove the laws of the contract for GAME (or a .py file) on random play."""
     from .games.check import check_game
 
+    if seed + games >= 2**63:
+        raise ZeroloopError(f"--seed {seed} and --games {games}: together they must be below 2^63.")
     report = check_game(_game(game, sets), games=games, seed=seed)
     if as_json:
         click.echo(json.dumps(report._asdict()))
@@ -244,12 +262,12 @@ def check(game: str, games: int, seed: int, sets: tuple[str, ...], as_json: bool
 
 
 @main.command()
-@click.argument("game")
+@click.argument("game", callback=_given)
 @click.option(
     "--positions", required=True, type=click.Path(path_type=pathlib.Path), help="Lines MOVES SCORE."
 )
 @click.option("--weak", is_flag=True, help="Win, draw or loss only: faster.")
-@click.option("--threads", default=0, help="Threads; 0: one per core.")
+@click.option("--threads", type=NATURAL, default=0, help="Threads; 0: one per core.")
 @_json_flag
 def solve(game: str, positions: pathlib.Path, weak: bool, threads: int, as_json: bool) -> None:
     """Solve positions exactly and compare with the scores in the file."""
@@ -259,7 +277,7 @@ def solve(game: str, positions: pathlib.Path, weak: bool, threads: int, as_json:
 
 
 @main.command()
-@click.argument("player")
+@click.argument("player", callback=_given)
 @click.option(
     "--positions",
     required=True,
@@ -267,10 +285,10 @@ def solve(game: str, positions: pathlib.Path, weak: bool, threads: int, as_json:
     type=click.Path(path_type=pathlib.Path),
     help="Lines MOVES SCORE or MOVES s1 ... s7; may be repeated.",
 )
-@click.option("--simulations", type=click.IntRange(min=0), help="0: the raw policy [PLAYER's @N, or 128].")
-@click.option("--limit", default=0, help="Only the first lines of each file; 0: all.")
-@click.option("--game", default=None, help="Game of a fixed player [connect4].")
-@click.option("--seed", default=0)
+@click.option("--simulations", type=NATURAL, help="0: the raw policy [PLAYER's @N, or 128].")
+@click.option("--limit", type=NATURAL, default=0, help="Only the first lines of each file; 0: all.")
+@click.option("--game", default=None, callback=_given, help="Game of a fixed player [connect4].")
+@click.option("--seed", type=SEED, default=0)
 @_json_flag
 def evaluate(
     player: str,
@@ -294,12 +312,12 @@ def evaluate(
 
 
 @main.command()
-@click.argument("first")
-@click.argument("second")
+@click.argument("first", callback=_given)
+@click.argument("second", callback=_given)
 @click.option("--games", default=200, help="Games; each opening is played in every seating.")
-@click.option("--opening-plies", default=4, help="Random plies of an opening, at most.")
-@click.option("--game", default=None, help="Game of fixed players [connect4].")
-@click.option("--seed", default=0)
+@click.option("--opening-plies", type=NATURAL, default=4, help="Random plies of an opening, at most.")
+@click.option("--game", default=None, callback=_given, help="Game of fixed players [connect4].")
+@click.option("--seed", type=SEED, default=0)
 @_json_flag
 def match(
     first: str,
@@ -327,7 +345,7 @@ def bench() -> None:
 
 def _bench(name: str, what: str, threads: int) -> None:
     @bench.command(name, help=what)
-    @click.argument("game")
+    @click.argument("game", callback=_given)
     @click.option("--threads", default=threads, help="Threads.")
     @_config_flags
     @_json_flag
@@ -360,10 +378,10 @@ _bench("learn", "Positions/s of learning steps.", 2)
 
 
 @main.command()
-@click.argument("player")
+@click.argument("player", callback=_given)
 @click.option("--simulations", default=200, help="Of the agent's search.")
 @click.option("--seat", type=int, default=None, help="Your seat [0].")
-@click.option("--seed", default=0)
+@click.option("--seed", type=SEED, default=0)
 def play(player: str, simulations: int, seat: int | None, seed: int) -> None:
     """Play against PLAYER in the terminal: a run, a model, or a game's name for the demo agent."""
     from .play import play_terminal
@@ -405,8 +423,10 @@ def config_show(
     from .config import Config
 
     if docs:
-        for key in configfile.describe(Config):
-            click.echo(f"{key.name} = {key.default}   ({key.type})\n    {key.doc}")
+        keys = configfile.describe(Config)
+        rows = [{"key": k.name, "default": k.default, "type": k.type, "doc": k.doc} for k in keys]
+        text = "\n".join(f"{k.name} = {k.default}   ({k.type})\n    {k.doc}" for k in keys)
+        _print({"keys": rows}, as_json, text)
         return
     found = load_config(None, preset, sets, device, run / "config.yaml" if run else None)
     if as_json:
@@ -416,8 +436,8 @@ def config_show(
 
 
 @config.command("diff")
-@click.argument("first")
-@click.argument("second")
+@click.argument("first", callback=_given)
+@click.argument("second", callback=_given)
 @_json_flag
 def config_diff(first: str, second: str, as_json: bool) -> None:
     """Print what differs between two runs, presets or YAML files."""
@@ -429,7 +449,8 @@ def config_diff(first: str, second: str, as_json: bool) -> None:
 
     rows = configfile.diff(read(first), read(second))
     if as_json:
-        click.echo(json.dumps([{"key": k, "first": a, "second": b} for k, a, b in rows]))
+        found = [{"key": k, "first": a, "second": b} for k, a, b in rows]
+        click.echo(json.dumps({"differences": found}))
     else:
         for key, a, b in rows:
             click.echo(f"{key}: {a} -> {b}")

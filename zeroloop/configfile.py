@@ -121,16 +121,26 @@ def environment_layers(environment: Mapping[str, str]) -> list[Layer]:
     """One layer for each variable such as `ZEROLOOP_SEARCH__SIMULATIONS=64`, sorted by name.
 
     `__` separates the parts of a key, which is in lower case; `ZEROLOOP__SEED` is the top-level key
-    `seed`. A variable without `__` is not a key and is ignored.
+    `seed`.
 
     Raises:
-        ConfigError: A value is not valid YAML.
+        ConfigError: A variable has the prefix but no `__`, so that it can be no key, or its value is
+            not valid YAML.
     """
     layers = []
     for name in sorted(environment):
-        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
-            parts = name.removeprefix(ENVIRONMENT_PREFIX).removeprefix("_").lower().split("__")
-            layers.append(Layer.from_assignment(".".join(parts), environment[name], name))
+        if not name.startswith(ENVIRONMENT_PREFIX):
+            continue
+        rest = name.removeprefix(ENVIRONMENT_PREFIX)
+        if "__" not in name:
+            section, _, key = rest.partition("_")
+            guess = f"{section}__{key}" if section and key else f"_{rest or 'KEY'}"
+            raise ConfigError(
+                f"{name}: it names no key, because '__' must stand between the parts of a key. "
+                f"Did you mean '{ENVIRONMENT_PREFIX}{guess}'?"
+            )
+        parts = rest.removeprefix("_").lower().split("__")
+        layers.append(Layer.from_assignment(".".join(parts), environment[name], name))
     return layers
 
 

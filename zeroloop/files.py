@@ -127,7 +127,13 @@ class DirectoryLock:
     """
 
     def __init__(self, directory: pathlib.Path) -> None:
-        self._file: IO[Any] = open(directory / "lock", "a+")  # noqa: SIM115 - held for the run
+        path = directory / "lock"
+        try:
+            self._file: IO[Any] = open(path, "a+")  # noqa: SIM115 - held for the run
+        except OSError as error:
+            raise StoreError(
+                f"{path} cannot be written ({error.strerror}); check the permissions, or give another --run."
+            ) from error
         try:
             _lock(self._file)
         except OSError as error:

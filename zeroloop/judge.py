@@ -23,6 +23,8 @@ from .players.solvers import ILLEGAL, Solver, solver_for
 from .rating import Interval, wilson
 
 Array = npt.NDArray[Any]
+FULL = -1000
+"""In a file of positions: the score of an action that is not legal."""
 
 
 class Judged(NamedTuple):
@@ -94,6 +96,8 @@ def ask(player: Player, states: Array) -> Array:
 def read_positions(game: Game, path: pathlib.Path) -> tuple[Array, list[str], list[list[int]]]:
     """Read lines `MOVES SCORE` or `MOVES s1 ... s7` and return (states, `FILE:LINE`, numbers) of each.
 
+    A score is at most `max_plies` from 0; of a score per action, those not legal have -1000, and only they.
+
     Raises:
       InvalidState: a line is bad; the message names file, line and fault.
       StoreError: the file cannot be read.
@@ -123,6 +127,7 @@ def read_positions(game: Game, path: pathlib.Path) -> tuple[Array, list[str], li
         except ValueError as error:
             raise InvalidState(f"{where}: '{' '.join(words[1:])[:40]}' are not whole numbers.") from error
         states.append(_played(game, words[0], where))
+        _check_scores(game, states[-1], numbers[-1], where)
         places.append(where)
     if not states:
         raise InvalidState(f"{path} holds no positions; expected lines MOVES SCORE.")
@@ -142,6 +147,33 @@ def _played(game: Game, text: str, where: str) -> Any:
     return state
 
 
+def _check_scores(game: Game, state: Any, scores: list[int], where: str) -> None:
+    """Refuse scores that no game can have, and a -1000 that is not just where an action is not legal."""
+    legal = set(game.legal(state))
+    each = len(scores) > 1
+    for action, score in enumerate(scores):
+        which = f"score {action + 1} of {len(scores)}" if each else "the score"
+        if each and action not in legal:
+            if score != FULL:
+                raise InvalidState(
+                    f"{where}: {which} is {_shown(score)}, but that move is not legal; write {FULL}."
+                )
+        elif each and score == FULL:
+            raise InvalidState(
+                f"{where}: {which} is {FULL}, but that move is legal; write its score, from "
+                f"{-game.max_plies} to {game.max_plies}."
+            )
+        elif abs(score) > game.max_plies:
+            raise InvalidState(
+                f"{where}: {which} is {_shown(score)}; it must lie in {-game.max_plies}..{game.max_plies}."
+            )
+
+
+def _shown(score: int) -> str:
+    text = str(score)
+    return text if len(text) <= 20 else f"{text[:17]}..."
+
+
 def judged_from_file(game: Game, path: pathlib.Path, limit: int, report: Callable[[str], None]) -> Judged:
     """Read positions with their values; lines with a single score are solved column by column first.
 
@@ -153,7 +185,7 @@ def judged_from_file(game: Game, path: pathlib.Path, limit: int, report: Callabl
         states, numbers = states[:limit], numbers[:limit]
     if len(numbers[0]) > 1:
         values = np.array(numbers, np.int32)
-        return Judged(states, np.where(values == -1000, ILLEGAL, values), True)
+        return Judged(states, np.where(values == FULL, ILLEGAL, values), True)
     solver = solver_for(game)
     if solver is None:
         raise InvalidState(f"{path} gives one score a line, and {game.id} has no solver to judge moves.")

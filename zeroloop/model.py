@@ -158,7 +158,7 @@ def find(name: str) -> pathlib.Path | None:
         pointer = path / ("newest" if name.endswith(":newest") else "champion")
         if not pointer.exists():
             raise StoreError(f"{path} holds no model yet; train it first: zeroloop train GAME --run {path}.")
-        return path / "models" / f"{pointer.read_text().strip()}.safetensors"
+        return path / "models" / f"{read_pointer(pointer)}.safetensors"
     if path.is_file():
         return path
     if len(name) >= 6 and all(c in "0123456789abcdef" for c in name):
@@ -169,6 +169,20 @@ def find(name: str) -> pathlib.Path | None:
             raise StoreError(f"'{name}' is the beginning of {len(found)} model hashes; give more digits.")
         return found[0] if found else None
     return None
+
+
+def read_pointer(path: pathlib.Path) -> str:
+    """Return the hash that a file such as RUN/champion holds; StoreError where it holds none."""
+    try:
+        name = path.read_bytes().decode("ascii", "replace").strip()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror}).") from error
+    if len(name) != 64 or not set(name) <= set("0123456789abcdef"):
+        raise StoreError(
+            f"{path} is damaged: it holds '{name[:20]}' and not the hash of a model, 64 hexadecimal digits. "
+            f"Write the name of a file of {path.parent / 'models'} into it, without the ending."
+        )
+    return name
 
 
 def _demo(game: str) -> pathlib.Path:

@@ -16,11 +16,10 @@ from .config import Config
 from .errors import GameError, InvalidState, PlayerError, ZeroloopError
 from .games import make, rules_identity
 from .games.game import CHANCE, TERMINAL, Game, State
-from .judge import Judged, ask, grade, judged_from_file, read_positions
+from .judge import FULL, Judged, ask, grade, judged_from_file, read_positions
 from .match import openings, play_match
-from .players import Player, SearchPlayer, parse, split_name
+from .players import KINDS, Player, SearchPlayer, parse, split_name
 
-FIXED = ("random", "heuristic", "minimax", "mcts", "solver")
 SIMULATIONS = 128
 """Of an evaluated model where neither its name nor a flag says a number."""
 
@@ -69,17 +68,35 @@ def render_state(game: Game, position: str | None, moves: str) -> str:
 def query_lines(game: Game, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Answer one query per line: moves, or JSON with `position` and `moves`; errors answer in kind."""
     for line in lines:
-        text = line.strip()
         try:
-            query = json.loads(text) if text.startswith("{") else {"moves": text}
-            unknown = set(query) - {"position", "moves"}
-            if unknown:
-                raise InvalidState(f"unknown key '{sorted(unknown)[0]}'; allowed: position, moves.")
-            yield describe_state(game, query.get("position"), query.get("moves", ""))
-        except ValueError as error:
-            yield {"error": f"'{text[:60]}' is not JSON ({error})."}
+            yield describe_state(game, *_query(line.strip()))
         except GameError as error:
             yield {"error": str(error)}
+
+
+def _query(text: str) -> tuple[str | None, str]:
+    """Return (position, moves) of one query; InvalidState where it is none."""
+    if not text.startswith("{"):
+        return None, text
+    try:
+        query = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidState(f"'{text[:60]}' is not JSON ({error}).") from error
+    unknown = set(query) - {"position", "moves"}
+    if unknown:
+        raise InvalidState(f"unknown key '{min(unknown)[:60]}'; allowed: position, moves.")
+    position, moves = query.get("position"), query.get("moves", "")
+    for key, value in (("position", position), ("moves", moves)):
+        if not isinstance(value, str) and (key == "moves" or value is not None):
+            raise InvalidState(f"'{key}' is {_shown(value)}; it must be text in quotes.")
+    return position, moves
+
+
+def _shown(value: Any) -> str:
+    """Return a JSON value for a message; of one that holds others only its kind, for it may be deep."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    return json.dumps(value)[:40]
 
 
 def solve_file(game: Game, path: pathlib.Path, weak: bool, threads: int) -> dict[str, Any]:
@@ -94,7 +111,7 @@ def solve_file(game: Game, path: pathlib.Path, weak: bool, threads: int) -> dict
     from .players.connect4_solver import solve_many
 
     states, _, numbers = read_positions(game, path)
-    wanted = np.array([max(x for x in row if x != -1000) for row in numbers])
+    wanted = np.array([max(x for x in row if x != FULL) for row in numbers])
     mine = [int(s["stones"][s["plies"] & 1]) for s in states]
     theirs = [int(s["stones"][1 - (s["plies"] & 1)]) for s in states]
     begun = time.perf_counter()
@@ -166,7 +183,7 @@ def _about(player: Player) -> dict[str, Any]:
 
 
 def _player(name: str, game_name: str | None, simulations: int | None, seed: int) -> tuple[Player, Game]:
-    if name.partition(":")[0] in FIXED:
+    if name.partition(":")[0] in KINDS:
         game = make(game_name or "connect4")
         return parse(name, game, seed=seed), game
     flag = SIMULATIONS if simulations is None else simulations
@@ -194,7 +211,7 @@ def match_players(
     Raises:
       PlayerError: unknown players, players of different games, or a move that voids the match.
     """
-    named = [n for n in (first, second) if n.partition(":")[0] not in FIXED]
+    named = [n for n in (first, second) if n.partition(":")[0] not in KINDS]
     game: Game | None = make(game_name) if game_name else None
     if game is None and named:
         path = models.find(split_name(named[0], 0)[0])
@@ -204,9 +221,7 @@ def match_players(
             game = models.load(path).game
     game = game or make("connect4")
     players = [parse(n, game, seed=seed + i) for i, n in enumerate((first, second))]
-    count = games // game.num_players
-    if count < 1:
-        raise PlayerError(f"--games is {games}; give at least {game.num_players}, one for each seating.")
+    count = _openings_of(games, game, tell)
     starts = openings(game, count, opening_plies, seed)
     shown = [-1]
 
@@ -227,6 +242,20 @@ def match_players(
     }
     summary["seconds"] = time.perf_counter() - begun
     return summary
+
+
+def _openings_of(games: int, game: Game, tell: Callable[[str], None]) -> int:
+    """Return how many openings that many games need; tell where they are fewer games than asked for."""
+    seatings = game.num_players
+    count = games // seatings
+    if count < 1:
+        raise PlayerError(f"--games is {games}; give at least {seatings}, one for each seating.")
+    if games % seatings:
+        tell(
+            f"--games is {games}; {count * seatings} are played, because each opening is played in every "
+            f"one of {seatings} seatings."
+        )
+    return count
 
 
 def run_bench(name: str, config: Config, threads: int) -> Any:

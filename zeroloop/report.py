@@ -19,7 +19,7 @@ from .evaluator.choice import cores
 from .files import unpack, write_file
 from .judge import Judged
 from .metrics import METRICS, read_events
-from .model import SHORT
+from .model import SHORT, read_pointer
 from .promotion import read_matches
 from .rating import EloEstimate, Result, maximum_likelihood_elo, wilson
 from .run import read_json, stored_config
@@ -87,7 +87,7 @@ def read_facts(run: pathlib.Path) -> Facts:
     """Read a run directory; a run that has only begun gives empty lists."""
     config = stored_config(run)
     about = read_json(run / "run.json") if (run / "run.json").exists() else {}
-    champion = (run / "champion").read_text().strip() if (run / "champion").exists() else ""
+    champion = read_pointer(run / "champion") if (run / "champion").exists() else ""
     evaluations = read_matches(run / "matches.jsonl")
     rows = _in_force(read_events(run, "metrics"))
     elo = _ratings(evaluations)
@@ -287,8 +287,9 @@ def next_commands(facts: Facts) -> list[str]:
     """Return what to try next; the last command goes on, with a larger budget where it is spent."""
     run, game = shlex.quote(str(facts.run)), shlex.quote(facts.config.game.name)
     budget, change = facts.config.budget, ""
-    if facts.metrics and facts.metrics[-1].get("positions", 0) >= budget.positions:
-        change += f" --set budget.positions={2 * budget.positions}"
+    played = int(facts.metrics[-1].get("positions", 0)) if facts.metrics else 0
+    if played >= budget.positions:
+        change += f" --set budget.positions={2 * max(played, budget.positions)}"
     if 0 < 60 * budget.minutes <= facts.seconds:
         change += f" --set budget.minutes={2 * budget.minutes:g}"
     return [

@@ -100,7 +100,7 @@ class Run:
             "game": self.game.id,
             "rules_identity": rules_identity(self.game),
             "observation_version": self.game.observation.version,
-            "config_hash": configfile.content_hash(self.config),
+            "config_hash": _fixed_hash(self.config),
             "versions": _versions(),
             "python": sys.version.split()[0],
         }
@@ -108,7 +108,12 @@ class Run:
 
     def _check(self) -> None:
         about = read_json(
-            self.folder / "run.json", "game", "rules_identity", "observation_version", "versions"
+            self.folder / "run.json",
+            "game",
+            "rules_identity",
+            "observation_version",
+            "config_hash",
+            "versions",
         )
         if about["game"] != self.game.id:
             raise ResumeError(
@@ -126,6 +131,11 @@ class Run:
         if self.config.run.deterministic:
             self._check_versions(about["versions"])
         stored = stored_config(self.folder)
+        if _fixed_hash(stored) != about["config_hash"]:
+            raise ResumeError(
+                f"{self.folder / 'config.yaml'} is not what the run was started with; only "
+                f"{', '.join(v.rstrip('.') for v in VOLATILE)} may change. Undo the edit, or start a new run."
+            )
         changed = [
             (key, old, new)
             for key, old, new in configfile.diff(stored, self.config)
@@ -164,7 +174,7 @@ class Run:
     def champion(self) -> str:
         """Hash of the champion; empty before there is any model."""
         path = self.folder / "champion"
-        return path.read_text().strip() if path.exists() else ""
+        return model.read_pointer(path) if path.exists() else ""
 
     @champion.setter
     def champion(self, name: str) -> None:
@@ -206,6 +216,17 @@ class Run:
     def close(self) -> None:
         """Let go of the directory."""
         self._lock.release()
+
+
+def _fixed_hash(config: Config) -> str:
+    """Return the hash of all that may not change while a run goes on."""
+    plain = {
+        f"{section}.{key}": value
+        for section, keys in configfile.to_plain(config).items()
+        for key, value in keys.items()
+        if not f"{section}.{key}".startswith(VOLATILE)
+    }
+    return sha256(json.dumps(plain, sort_keys=True).encode())
 
 
 def _versions() -> dict[str, str]:

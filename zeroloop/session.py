@@ -24,6 +24,7 @@ from .games import make
 from .games.check import check_game
 from .model import SHORT
 from .promotion import read_matches
+from .replay.log import EpisodeLog
 from .run import Run, checkpoint_names, read_checkpoint, stored_config
 from .train import Outcome, check_start, settings, train
 from .view import View
@@ -31,15 +32,15 @@ from .view import View
 
 def train_session(folder: pathlib.Path, config: Config, preflight: bool) -> dict[str, Any]:
     """Train in this folder until the budget is spent or Ctrl-C, and return a summary as plain data."""
-    if not (folder / "run.json").exists():
-        config = _resolved(config)
-        check_start(make(config.game.name, **config.game.options), config)
+    fresh = not checkpoint_names(folder)
+    config = _resolved(config, new=not (folder / "run.json").exists())
+    game = make(config.game.name, **config.game.options)
+    if fresh and config.game.name.endswith(".py"):
+        check_game(game, games=20)  # compiled code does not notice a rule that writes too far
+    check_start(game, config)
     run = Run.open(folder, config)
     console = Console(stderr=True)
     try:
-        fresh = not checkpoint_names(folder)
-        if fresh and config.game.name.endswith(".py"):
-            check_game(run.game, games=20)  # compiled code does not notice a rule that writes too far
         console.print(f"[bold]{run.game.id}[/bold] in {folder}: {settings(config)}", highlight=False)
         if config.run.deterministic:
             console.print("deterministic: the budget counts positions, and no decision reads a clock")
@@ -61,8 +62,13 @@ def train_session(folder: pathlib.Path, config: Config, preflight: bool) -> dict
         run.close()
 
 
-def _resolved(config: Config) -> Config:
-    """Fix the numbers of threads, so that the run goes on alike on a machine with other cores."""
+def _resolved(config: Config, new: bool) -> Config:
+    """Make a game's path absolute; fix a new run's threads, so that it goes on alike with other cores."""
+    if config.game.name.endswith(".py"):
+        path = str(pathlib.Path(config.game.name).resolve())
+        config = replace(config, game=replace(config.game, name=path))
+    if not new:
+        return config
     play, learn = config.selfplay, config.learn
     return replace(
         config,
@@ -169,9 +175,9 @@ def digest_run(folder: pathlib.Path) -> dict[str, Any]:
         return total.hexdigest()
 
     tensors = {k: v.view(-1).numpy().tobytes() for k, v in found.learner.items()}
-    with open(folder / "episodes.log", "rb") as file:
-        file.seek(state["window_offset"])
-        window = file.read(state["log_size"] - state["window_offset"])
+    log = EpisodeLog(folder / "episodes.log")
+    window = log.read(state["window_offset"], state["log_size"])
+    log.close()
     games = {
         f"{i}.{k}": np.ascontiguousarray(v).tobytes()
         for i, arrays in enumerate(found.groups)

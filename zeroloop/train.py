@@ -13,13 +13,13 @@ import numpy as np
 from . import draws, judge, model, rating
 from .config import Config
 from .episode import Episode
-from .errors import ResumeError
+from .errors import ResumeError, StoreError
 from .evaluator.choice import Choice, choose, relative_points, require_pure, shapes_of
 from .files import append_line, sha256, write_file
 from .games.game import Game
 from .learner import Learner
 from .match import openings
-from .metrics import Events
+from .metrics import Events, read_events
 from .networks import Network, build
 from .players import Player, PlaySettings, SearchPlayer, model_player, parse
 from .promotion import Decision, decide, gather, match_results
@@ -436,7 +436,17 @@ class _Loop:
         self._tell(f"resumed at iteration {self.iteration}, {self.replay.total} positions", kept)
 
     def _begin(self) -> None:
-        """Start a run; games that a session finished before its first checkpoint are kept."""
+        """Start a run; games that a session finished before its first checkpoint are kept.
+
+        Raises:
+          StoreError: there was a checkpoint, and it is gone.
+        """
+        rows = read_events(self.run.folder, "metrics")
+        if rows and rows[-1]["iteration"] >= self.config.run.checkpoint_iterations:
+            raise StoreError(
+                f"{self.run.folder / 'checkpoints'} holds no checkpoint, but the run had reached iteration "
+                f"{rows[-1]['iteration']}. Restore the folder from a copy, or start a new run."
+            )
         kept: set[int] = set()
         if self.config.run.deterministic:
             self.log.cut(0)
@@ -481,12 +491,15 @@ def check_start(game: Game, config: Config) -> dict[str, Player]:
     Raises:
       PlayerError: an opponent that the game cannot have.
       ConfigError: the game has too few distinct openings for `promote.max_pairs`.
+      BackendError: the device or backend is absent.
     """
-    openings(game, config.promote.max_pairs, config.match.opening_plies, config.run.seed)
+    choose(config.run.device, config.run.backend, config.run.precision)
     for opponent in config.selfplay.opponents:
         if opponent.player not in ("past", "policy"):
             parse(opponent.player, game)
-    return {label: parse(label, game, seed=config.run.seed) for label in config.evaluate.opponents}
+    opponents = {label: parse(label, game, seed=config.run.seed) for label in config.evaluate.opponents}
+    openings(game, config.promote.max_pairs, config.match.opening_plies, config.run.seed)
+    return opponents
 
 
 class _Interrupted(Exception):

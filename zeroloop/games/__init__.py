@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import importlib
@@ -70,7 +71,8 @@ def _load_file(path: pathlib.Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to the command's answer
+            spec.loader.exec_module(module)
     except SyntaxError as error:
         del sys.modules[name]
         raise GameError(f"{path}:{error.lineno}: {error.msg}.") from error
@@ -90,8 +92,14 @@ def _game_of(module: ModuleType, name: str, options: dict[str, Any]) -> Game:
     if factory is not None:
         try:
             game = factory(**options)
-        except TypeError as error:
-            raise GameError(f"game '{name}' does not take these options: {options} ({error}).") from error
+        except GameError:
+            raise
+        except Exception as error:  # whatever a user's `make` raises
+            lines = traceback.extract_tb(error.__traceback__)
+            raise GameError(
+                f"{lines[-1].filename}:{lines[-1].lineno}: game '{name}' cannot be made with the options "
+                f"{options}: {type(error).__name__}: {error}."
+            ) from error
     else:
         if options:
             raise GameError(f"game '{name}' takes no options, but got {options}.")

@@ -9,6 +9,7 @@ Python they call them. Knows nothing of search, networks or training.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -161,11 +162,22 @@ class Game:
                 f"game '{self.name}' claims {self.num_symmetries} symmetries; "
                 "give the rules 'symmetry' and 'symmetry_action'."
             )
-        for fact in ("num_players", "num_actions", "max_legal", "max_plies"):
-            if getattr(self, fact) < 1:
-                raise GameError(
-                    f"game '{self.name}': {fact} is {getattr(self, fact)}; it must be at least 1."
-                )
+        if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w-]*", self.name):
+            raise GameError(f"a game's name is {self.name!r}; use letters, digits, '_' and '-'.")
+        for fact in ("num_players", "num_actions", "max_legal", "max_plies", "num_symmetries"):
+            found = getattr(self, fact)
+            if not isinstance(found, int) or found < 1:
+                raise GameError(f"game '{self.name}': {fact} is {found!r}; it must be a whole number from 1.")
+        planes = self.observation.planes
+        if len(planes) != 3 or not all(isinstance(n, int) and n >= 0 for n in planes):
+            raise GameError(
+                f"game '{self.name}': planes is {planes}; it must be (channels, height, width), each from 0."
+            )
+        if not np.isfinite(self.outcomes).all() or not np.ptp(self.outcomes):
+            raise GameError(
+                f"game '{self.name}': outcomes is {self.outcomes.tolist()}; "
+                "the points must be finite and not all equal."
+            )
         if self.outcomes.ndim != 2 or self.outcomes.shape[1] != self.num_players:
             raise GameError(
                 f"game '{self.name}': outcomes has shape {self.outcomes.shape}; "

@@ -182,17 +182,42 @@ def model_player(
     )
 
 
+MOST_SIMULATIONS = 1_000_000
+"""Of one search of a model: its tree is allocated at once."""
+
+
 def split_name(text: str, default: int) -> tuple[str, int]:
-    """Return (name, simulations) of `NAME@N`; PlayerError where N is no whole number from 0."""
+    """Return (name, simulations) of `NAME@N`; PlayerError where N is no whole number from 0 to a million."""
     name, at, number = text.rpartition("@")
-    if not at:
-        return text, default
-    if not number.isdigit():
-        raise PlayerError(f"player '{text}': '{number}' is not a number of simulations; write NAME@128.")
-    return name, int(number)
+    if at and not _is_whole(number):
+        raise PlayerError(
+            f"player '{_cut(text)}': '{_cut(number)}' is not a number of simulations; write NAME@128."
+        )
+    found = _number(number) if at else default
+    if found is None or found > MOST_SIMULATIONS:
+        raise PlayerError(
+            f"player '{_cut(text)}': {_cut(number) if at else found} simulations are too many; give at most "
+            f"{MOST_SIMULATIONS:,}."
+        )
+    return (name if at else text), found
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
+def _number(digits: str) -> int | None:
+    """Return the number of these digits, or None where it is beyond every limit (and slow to read)."""
+    return int(digits) if len(digits) <= 18 else None
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 FIXED = "random, heuristic, minimax:DEPTH, mcts:SIMULATIONS, solver"
+KINDS = ("random", "heuristic", "minimax", "mcts", "solver")
+EXAMPLES = {"minimax": "minimax:4", "mcts": "mcts:400"}
 
 
 def parse(
@@ -211,8 +236,12 @@ def parse(
     Raises:
       PlayerError: an unknown name, or a player that this game does not offer.
     """
-    kind, _, number = text.partition(":")
-    if kind in ("random", "heuristic", "minimax", "mcts", "solver"):
+    bare, at, _ = text.rpartition("@")
+    kind, _, number = (bare if at else text).partition(":")
+    if kind in KINDS:
+        if at:
+            hint = bare if number else EXAMPLES.get(kind, kind)
+            raise PlayerError(f"player '{_cut(text)}': {kind} takes no simulations after @; write {hint}.")
         if game is None:
             raise PlayerError(f"player '{text}' needs a game; give one with --game, such as connect4.")
         return _fixed(text, kind, number, game, seed)
@@ -227,10 +256,11 @@ def parse(
 
 
 def _fixed(text: str, kind: str, number: str, game: Game, seed: int) -> Player:
-    if kind in ("minimax", "mcts") and not number.isdigit():
-        raise PlayerError(
-            f"player '{text}' needs a whole number, such as {kind}:{4 if kind == 'minimax' else 400}."
-        )
+    count = _number(number) if _is_whole(number) else None
+    if kind == "heuristic":
+        count = 1  # minimax of one decision
+    if kind in EXAMPLES and count is None:
+        raise PlayerError(f"player '{_cut(text)}' needs a whole number in reach, such as {EXAMPLES[kind]}.")
     if kind in ("random", "heuristic", "solver") and number:
         raise PlayerError(f"player '{kind}' takes no number, but got '{text}'.")
     if kind == "random":
@@ -240,11 +270,11 @@ def _fixed(text: str, kind: str, number: str, game: Game, seed: int) -> Player:
     if kind == "mcts":
         from .mcts import MctsPlayer
 
-        return MctsPlayer(game, int(number), seed)
+        return MctsPlayer(game, count or 0, seed)
     if kind == "solver":
         from .solvers import SolverPlayer
 
         return SolverPlayer(game, seed)
     from .minimax import MinimaxPlayer
 
-    return MinimaxPlayer(game, int(number or 1), seed)
+    return MinimaxPlayer(game, count or 0, seed)

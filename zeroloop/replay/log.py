@@ -66,6 +66,12 @@ class EpisodeLog:
         self.torn = end - at
         self.cut(at)
 
+    def read(self, offset: int, end: int) -> bytes:
+        """Return the bytes from `offset` to `end`; StoreError where the file ends before."""
+        self._require(end)
+        self._file.seek(offset)
+        return self._file.read(end - offset)
+
     def _frame_follows(self, at: int) -> bool:
         """Return whether a whole frame begins behind this byte: then it is damage, and no torn tail.
 
