@@ -165,7 +165,7 @@ def test_a_champion_without_evidence_is_the_random_start(run):
 
 def test_what_was_run_shows_versions_settings_and_the_machine(run):
     text = section(run, "What was run")
-    assert row_of(text, "config hash at the start")[1] == "0123abcd"
+    assert row_of(text, "hash of the keys fixed at the start")[1] == "0123abcd"
     assert row_of(text, "versions")[1] == "zeroloop 0.1.0, torch 2.0, python 3.11.7"
     assert row_of(text, "run.seed")[1] == "7"
     assert row_of(text, "budget.minutes")[1] == "10.0"
@@ -328,7 +328,7 @@ def test_a_run_without_evaluations_still_shows_its_metrics(begun):
 def test_a_run_without_its_description_shows_it_as_missing(begun):
     (begun / "run.json").unlink()
     text = section(begun, "What was run")
-    for name in ("config hash at the start", "rules identity", "versions at the start"):
+    for name in ("hash of the keys fixed at the start", "rules identity", "versions at the start"):
         assert row_of(text, name)[1] == "missing"
 
 

@@ -190,8 +190,8 @@ def _what_was_run(facts: Facts) -> list[str]:
     versions = [f"{name} {number}" for name, number in about.get("versions", {}).items()]
     versions += [f"python {about['python']}"] if "python" in about else []
     rows = [
-        ("config hash at the start", about.get("config_hash", MISSING)),
-        ("config hash now", configfile.content_hash(facts.config)),
+        ("hash of the keys fixed at the start", about.get("config_hash", MISSING)),
+        ("hash of the whole configuration now", configfile.content_hash(facts.config)),
         ("rules identity", about.get("rules_identity", MISSING)),
         ("versions at the start", ", ".join(versions) or MISSING),
         ("machine that wrote this report", f"{cores()} cores, {processor()}"),

@@ -121,7 +121,11 @@ class _Loop:
         self.play_seconds = 0.0
         self.before = (0.0, 0, 0)
         self._started = time.monotonic()
-        self._resume()
+        try:
+            self._resume()
+        except BaseException:
+            self.close()
+            raise
         owed = self.limiter.owed(self.replay.total, self.learner.steps)
         if self.finished() and (owed or self.learner.steps > self.measured_steps):
             self.phase = "learn"  # the games that spent the budget were kept, but nothing learnt from them
