@@ -37,11 +37,6 @@ def choose(device: str = "auto", backend: str = "auto", precision: str = "auto")
     if device == "auto":
         mps = torch.backends.mps.is_available()
         device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    absent = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
-    if absent.get(device, False):
-        raise BackendError(
-            f"run.device is {device}, which this machine or this torch has not; use auto or cpu."
-        )
     if backend == "auto":
         installed = importlib.util.find_spec("openvino") is not None
         backend = "openvino" if device == "cpu" and installed else "torch"
@@ -49,6 +44,11 @@ def choose(device: str = "auto", backend: str = "auto", precision: str = "auto")
         raise BackendError(
             f"run.backend=openvino runs on the CPU only, but the device is {device}; "
             "set run.device=cpu or run.backend=torch."
+        )
+    absent = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
+    if absent.get(device, False):
+        raise BackendError(
+            f"run.device is {device}, which this machine or this torch has not; use auto or cpu."
         )
     if precision == "auto":
         precision = "fp32" if device == "mps" or (device == "cpu" and not _cpu_bf16(backend)) else "bf16"

@@ -162,7 +162,7 @@ def parse_position(state, text):
     rows = board.split("/")
     if len(rows) != HEIGHT:
         raise InvalidState(f"connect4: '{text}' has {len(rows)} rows; expected {HEIGHT} rows between '/'.")
-    cells = ["".join("." * int(c) if c.isdigit() else c for c in row) for row in rows]
+    cells = ["".join("." * int(c) if c in "123456789" else c for c in row) for row in rows]
     for row, line in zip(rows, cells, strict=True):
         if len(line) != WIDTH or set(line) - set("XO."):
             raise InvalidState(

@@ -173,7 +173,7 @@ class Game:
             raise GameError(
                 f"game '{self.name}': planes is {planes}; it must be (channels, height, width), each from 0."
             )
-        if not np.isfinite(self.outcomes).all() or not np.ptp(self.outcomes):
+        if not np.isfinite(self.outcomes).all() or (len(self.outcomes) > 1 and not np.ptp(self.outcomes)):
             raise GameError(
                 f"game '{self.name}': outcomes is {self.outcomes.tolist()}; "
                 "the points must be finite and not all equal."
