@@ -67,7 +67,8 @@ class _SearchRunner:
             interior=config.search.interior,
             seed=seed,
         )
-        self.evaluator = UniformEvaluator(game, games)
+        evaluator = UniformEvaluator(game, games)
+        self.answer = evaluator.result(evaluator.submit(self.forest.waiting()))
         start = game.states(1)
         start[0] = game.initial_state()
         self.start = np.repeat(start, games)
@@ -84,14 +85,11 @@ class _SearchRunner:
         f = self.forest
         f.clear_counters()
         begun = time.perf_counter()
-        moved = False
-        while time.perf_counter() - begun < seconds or not moved:
-            leaves = f.select()
-            while len(done := f.done()):
+        while time.perf_counter() - begun < seconds:
+            f.tick(self.answer, self.simulations)
+            done = f.done()
+            if len(done):
                 self._move(done.copy())
-                moved = True
-                leaves = f.select()
-            f.absorb(self.evaluator.result(self.evaluator.submit(leaves)))
         return f.counters["simulations"], time.perf_counter() - begun
 
     def _move(self, ids: Any) -> None:

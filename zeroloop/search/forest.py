@@ -224,6 +224,26 @@ class Forest:
         )
         self.rows = 0
 
+    def tick(self, evaluation: Evaluation, ticks: int) -> None:
+        """Descend and back up the same evaluation `ticks` times, without Python between: for benchmarks."""
+        kernels.tick(
+            self.game,
+            self.rule,
+            self.interior,
+            self.seed,
+            self.trees,
+            self.numbers,
+            self.cache,
+            self._words,
+            self._leaf_words,
+            self._values,
+            self.leaves,
+            self.all,
+            evaluation.logits,
+            evaluation.values,
+            ticks,
+        )
+
     def done(self) -> Array:
         """Return `i4 [k]`: the trees whose search is finished; a view that holds until the next call."""
         return self._done[: kernels.finished(self.trees, self._done)]

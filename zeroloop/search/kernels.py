@@ -362,6 +362,18 @@ def plant_tree(game, tree, nodes, edges, states, legal, chance, key, ply):
 
 
 @kernel
+def tick(
+    game, rule, interior, seed, t, numbers, cache, words, leaf_words, values, leaves, ids, logits, answer, n
+):
+    """Descend in the trees of `ids` and back up the same evaluation, `n` times over."""
+    for _ in range(n):
+        rows = descend(game, rule, interior, seed, t, numbers, cache, words, values, leaves, ids, 0)
+        if rows == 0:
+            break
+        absorb(game, t, cache, leaf_words, logits, answer, rows)
+
+
+@kernel
 def plant(game, t, ids, states, games, plies):
     """Make each tree of `ids` a bare root with the given state and draw key; nothing is searched yet."""
     for i in range(ids.shape[0]):
