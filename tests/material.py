@@ -21,7 +21,9 @@ from zeroloop.config import (
 from zeroloop.episode import Episode
 from zeroloop.games import make, rules_identity
 from zeroloop.games.game import TERMINAL, Game
+from zeroloop.run import Run
 from zeroloop.schedule import Schedule
+from zeroloop.train import train
 
 TICTACTOE = make("tictactoe")
 CONNECT4 = make("connect4")
@@ -185,3 +187,46 @@ def observation(game, state):
     facts = np.zeros(game.observation.globals, np.float32)
     game.rules["observe"](state, planes, facts)
     return planes, facts
+
+
+RUN_BASE = {
+    "promote": {"max_pairs": 8, "floors": {}},  # before evaluate, whose opponents floors may name
+    "evaluate": {"every_positions": 400, "opponents": {"random": 4}, "positions": 0},
+    "match": {"simulations": 2, "opening_plies": 2},
+    "budget": {"positions": 900},
+    "run": {"iteration_positions": 150, "checkpoint_iterations": 100, "device": "cpu"},
+}
+
+
+def run_config(**changes):
+    """Return the configuration of a run of seconds; as `small_config`."""
+    sections = {name: {**RUN_BASE.get(name, {}), **changes.get(name, {})} for name in [*RUN_BASE, *changes]}
+    return small_config(**sections)
+
+
+def session(folder, given, stop=lambda: False):
+    """Train in the folder; return (outcome, everything told)."""
+    told = []
+    run = Run.open(folder, given)
+    try:
+        return train(run, lambda kind, values: told.append((kind, values)), stop), told
+    finally:
+        run.close()
+
+
+def changed_tictactoe(name="tictactoe", **facts):
+    """Return tic-tac-toe with some facts or rules replaced."""
+    given = {
+        "version": 1,
+        "state_dtype": TICTACTOE.state_dtype,
+        "num_players": 2,
+        "num_actions": 9,
+        "max_legal": 9,
+        "max_plies": 9,
+        "outcomes": TICTACTOE.outcomes.tolist(),
+        "observation": TICTACTOE.observation,
+        "num_symmetries": 8,
+        "rules": TICTACTOE.rules,
+        "options": {},
+    }
+    return Game(name, **{**given, **facts})

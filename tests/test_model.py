@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.material import CONNECT4, CUT_TREE, TICTACTOE
+from tests.material import CONNECT4, CUT_TREE, TICTACTOE, changed_tictactoe
 from zeroloop import model
 from zeroloop.config import NetworkConfig
 from zeroloop.errors import ResumeError, StoreError, ZeroloopError
 from zeroloop.evaluator.choice import shapes_of
-from zeroloop.games.game import Game
 from zeroloop.networks import build
 
 SMALL = NetworkConfig(blocks=1, channels=4, policy_channels=2, value_channels=2, value_hidden=4)
@@ -30,24 +29,6 @@ def network(seed=0, game=TICTACTOE, **options):
 def stored(tmp_path):
     name = model.save(network(), TICTACTOE, tmp_path)
     return tmp_path / f"{name}.safetensors"
-
-
-def changed_game(**facts):
-    """Return tic-tac-toe with some facts or rules replaced."""
-    given = {
-        "version": 1,
-        "state_dtype": TICTACTOE.state_dtype,
-        "num_players": 2,
-        "num_actions": 9,
-        "max_legal": 9,
-        "max_plies": 9,
-        "outcomes": TICTACTOE.outcomes.tolist(),
-        "observation": TICTACTOE.observation,
-        "num_symmetries": 8,
-        "rules": TICTACTOE.rules,
-        "options": {},
-    }
-    return Game("tictactoe", **{**given, **facts})
 
 
 # --- names --------------------------------------------------------------------------------------
@@ -77,8 +58,8 @@ def test_bytes_do_not_depend_on_the_history_of_a_network():
 
 def test_meaning_is_part_of_the_name():
     plain = model.encode(network(), TICTACTOE)
-    assert model.encode(network(), changed_game(version=2)) != plain
-    other = changed_game(observation=TICTACTOE.observation._replace(version=2))
+    assert model.encode(network(), changed_tictactoe(version=2)) != plain
+    other = changed_tictactoe(observation=TICTACTOE.observation._replace(version=2))
     assert model.encode(network(), other) != plain
 
 
@@ -234,11 +215,11 @@ def test_model_of_another_game_is_refused(stored):
 
 def test_model_of_other_options_is_refused(stored):
     with pytest.raises(ResumeError, match=r"not tictactoe\(size=3\)"):
-        model.load(stored, changed_game(options={"size": 3}))
+        model.load(stored, changed_tictactoe(options={"size": 3}))
 
 
 def test_model_of_another_observation_is_refused(stored):
-    game = changed_game(observation=TICTACTOE.observation._replace(version=2))
+    game = changed_tictactoe(observation=TICTACTOE.observation._replace(version=2))
     with pytest.raises(ResumeError, match=r"reads observation version 1 .* offers version 2; train"):
         model.load(stored, game)
 
@@ -250,7 +231,7 @@ def test_model_of_changed_rules_is_refused(stored):
     def outcome(state):
         return 2
 
-    game = changed_game(rules={**TICTACTOE.rules, "to_play": to_play, "outcome": outcome})
+    game = changed_tictactoe(rules={**TICTACTOE.rules, "to_play": to_play, "outcome": outcome})
     with pytest.raises(ResumeError, match=r"was trained under rules \w{16} .* the rules have changed"):
         model.load(stored, game)
 

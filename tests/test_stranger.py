@@ -6,21 +6,19 @@ import shutil
 
 import pytest
 
-from tests.material import TICTACTOE, small_config
-from tests.test_train import config, session
+from tests.material import TICTACTOE, changed_tictactoe, run_config, session, small_config
 from zeroloop import model
 from zeroloop.errors import BackendError, GameError, ResumeError, StoreError
 from zeroloop.evaluator.choice import choose
 from zeroloop.files import DirectoryLock
 from zeroloop.games import make
-from zeroloop.games.game import Game
 from zeroloop.run import Run
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stranger") / "run"
-    session(folder, config(run={"checkpoint_iterations": 1}))
+    session(folder, run_config(run={"checkpoint_iterations": 1}))
     return folder
 
 
@@ -30,7 +28,7 @@ def run(trained, tmp_path):
 
 
 def resume(folder):
-    return session(folder, config(run={"checkpoint_iterations": 1}, budget={"positions": 1200}))
+    return session(folder, run_config(run={"checkpoint_iterations": 1}, budget={"positions": 1200}))
 
 
 def test_unharmed_copy_goes_on(run):
@@ -85,23 +83,6 @@ def test_absent_device_is_refused_by_name():
             choose("cuda")
 
 
-def facts(**changes):
-    given = {
-        "version": 1,
-        "state_dtype": TICTACTOE.state_dtype,
-        "num_players": 2,
-        "num_actions": 9,
-        "max_legal": 9,
-        "max_plies": 9,
-        "outcomes": TICTACTOE.outcomes.tolist(),
-        "observation": TICTACTOE.observation,
-        "rules": TICTACTOE.rules,
-        "num_symmetries": TICTACTOE.num_symmetries,
-    }
-    name = changes.pop("name", "copy")
-    return Game(name, **{**given, **changes})
-
-
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -115,9 +96,9 @@ def facts(**changes):
     ],
 )
 def test_facts_that_cannot_be_are_told_when_the_game_is_made(changes, told):
-    facts()
+    changed_tictactoe()
     with pytest.raises(GameError, match=told):
-        facts(**changes)
+        changed_tictactoe(**changes)
 
 
 def test_what_a_game_file_prints_stays_off_standard_output(tmp_path, capsys):

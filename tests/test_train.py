@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.material import TICTACTOE, small_config
+from tests.material import RUN_BASE, TICTACTOE, run_config, session, small_config
 from tests.toy_games import COIN_FLIP
 from zeroloop import train as train_module
 from zeroloop.config import OpponentConfig
@@ -21,29 +21,6 @@ from zeroloop.replay.log import EpisodeLog
 from zeroloop.run import Run, checkpoint_names, read_checkpoint
 from zeroloop.schedule import Schedule
 from zeroloop.train import _Loop, check_start, train
-
-BASE = {
-    "promote": {"max_pairs": 8, "floors": {}},  # before evaluate, whose opponents floors may name
-    "evaluate": {"every_positions": 400, "opponents": {"random": 4}, "positions": 0},
-    "match": {"simulations": 2, "opening_plies": 2},
-    "budget": {"positions": 900},
-    "run": {"iteration_positions": 150, "checkpoint_iterations": 100, "device": "cpu"},
-}
-
-
-def config(**changes):
-    sections = {name: {**BASE.get(name, {}), **changes.get(name, {})} for name in [*BASE, *changes]}
-    return small_config(**sections)
-
-
-def session(folder, given, stop=lambda: False):
-    """Train in the folder; return (outcome, everything told)."""
-    told = []
-    run = Run.open(folder, given)
-    try:
-        return train(run, lambda kind, values: told.append((kind, values)), stop), told
-    finally:
-        run.close()
 
 
 def newest(folder):
@@ -71,7 +48,7 @@ def assert_complete(folder, given):
 
 
 def test_run_is_complete_and_its_metrics_are_declared(tmp_path):
-    given = config()
+    given = run_config()
     outcome, _ = session(tmp_path / "run", given)
     assert outcome.finished
     assert_complete(tmp_path / "run", given)
@@ -87,7 +64,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("phase", ["learn", "evaluate"])
 def test_run_killed_in_its_last_phase_still_learns_and_is_measured(tmp_path, monkeypatch, phase):
     """The games are on disk and spend the budget, but no checkpoint knows of them."""
-    given, real = config(evaluate={"every_positions": 10**6}), getattr(_Loop, phase)
+    given, real = run_config(evaluate={"every_positions": 10**6}), getattr(_Loop, phase)
 
     def dies(loop):
         if loop.progress() >= 1:
@@ -105,7 +82,7 @@ def test_run_killed_in_its_last_phase_still_learns_and_is_measured(tmp_path, mon
 
 @pytest.mark.parametrize("phase", ["collect", "learn", "evaluate"])
 def test_deterministic_run_stopped_inside_a_phase_ends_as_if_never_stopped(tmp_path, phase):
-    given = config(run={**BASE["run"], "deterministic": True})
+    given = run_config(run={**RUN_BASE["run"], "deterministic": True})
     session(tmp_path / "plain", given)
     for calls in (1, 2, 3):
         folder = tmp_path / f"stopped-{calls}"
@@ -138,7 +115,7 @@ def test_deterministic_run_stopped_inside_a_phase_ends_as_if_never_stopped(tmp_p
 
 
 def test_session_that_resumes_in_learning_reports_no_speed_of_play(tmp_path):
-    given = config()
+    given = run_config()
     steps = [0]
 
     def stop():
@@ -155,7 +132,7 @@ def test_session_that_resumes_in_learning_reports_no_speed_of_play(tmp_path):
 
 @pytest.mark.parametrize("mode", ["gate", "always"])
 def test_self_play_uses_the_champion_or_the_newest_model(tmp_path, mode):
-    given = config(promote={**BASE["promote"], "mode": mode, "floors": {"random": 1.0}})
+    given = run_config(promote={**RUN_BASE["promote"], "mode": mode, "floors": {"random": 1.0}})
     given = replace(given, evaluate=replace(given.evaluate, opponents={"random": 4}))
     session(tmp_path / "run", given)
     seats = [e.seats[0] for e in episodes(tmp_path / "run")]
@@ -171,7 +148,7 @@ def test_self_play_uses_the_champion_or_the_newest_model(tmp_path, mode):
 def test_schedules_over_the_run_reach_the_search(tmp_path):
     """The episodes themselves say how many simulations their moves got."""
     ramp = Schedule.from_plain({"over": "run", "at": {0: 2, 1: 16}})
-    session(tmp_path / "run", config(search={"simulations": ramp}))
+    session(tmp_path / "run", run_config(search={"simulations": ramp}))
     budgets = [e.simulations[e.simulations > 0] for e in episodes(tmp_path / "run")]
     means = [n.mean() for n in budgets if len(n)]
     assert means[0] < 5 and means[-1] > 12
@@ -180,7 +157,7 @@ def test_schedules_over_the_run_reach_the_search(tmp_path):
 @pytest.mark.parametrize("player", ["random", "past", "policy"])
 def test_opponents_play_and_train_nothing(tmp_path, player):
     play = {"opponents": (OpponentConfig(player=player, share=0.5),)}
-    given = config(selfplay=play)
+    given = run_config(selfplay=play)
     session(tmp_path / "run", given)
     assert_complete(tmp_path / "run", given)
     found = episodes(tmp_path / "run")
@@ -196,14 +173,16 @@ def test_opponents_play_and_train_nothing(tmp_path, player):
 
 def test_opponent_that_the_game_cannot_have_is_told_at_the_start():
     with pytest.raises(PlayerError, match="heuristic"):
-        check_start(COIN_FLIP, config(evaluate={"opponents": {"minimax:3": 4}}))
+        check_start(COIN_FLIP, run_config(evaluate={"opponents": {"minimax:3": 4}}))
     with pytest.raises(PlayerError, match="nobody"):
-        check_start(TICTACTOE, config(selfplay={"opponents": (OpponentConfig(player="nobody", share=0.1),)}))
+        check_start(
+            TICTACTOE, run_config(selfplay={"opponents": (OpponentConfig(player="nobody", share=0.1),)})
+        )
 
 
 def test_too_few_openings_are_told_at_the_start():
     with pytest.raises(ConfigError, match=r"opening|promote\.max_pairs"):
-        check_start(TICTACTOE, config(promote={"max_pairs": 5000}, match={"opening_plies": 2}))
+        check_start(TICTACTOE, run_config(promote={"max_pairs": 5000}, match={"opening_plies": 2}))
 
 
 @pytest.mark.parametrize(
@@ -219,12 +198,12 @@ def test_too_few_openings_are_told_at_the_start():
 )
 def test_numbers_out_of_range_are_refused_by_their_key(section, changes, key):
     with pytest.raises(ConfigError, match=key.replace(".", r"\.")):
-        config(**{section: changes})
+        run_config(**{section: changes})
 
 
 def test_deterministic_runs_stay_on_the_cpu():
     with pytest.raises(ConfigError, match=r"run\.device is cuda"):
-        config(run={"deterministic": True, "device": "cuda"})
+        run_config(run={"deterministic": True, "device": "cuda"})
 
 
 def test_backend_whose_answer_depends_on_the_row_is_refused(monkeypatch):
@@ -257,7 +236,7 @@ def test_loss_that_is_not_finite_ends_the_run_in_one_sentence(tmp_path, monkeypa
 
     monkeypatch.setattr(train_module.Replay, "sample", poisoned)
     with pytest.raises(LearningError, match=r"not finite at step 0 .*learn\.learning_rate"):
-        session(tmp_path / "run", config())
+        session(tmp_path / "run", run_config())
 
 
 def test_configured_opponents_do_not_disturb_the_estimate():
