@@ -26,7 +26,7 @@ METRICS = {
     "plies_per_game": "mean recorded plies of the games finished",
     "first_seat_points": "mean points of seat 0 in the games finished",
     "draw_rate": "share of finished games in which all seats got equal points",
-    "truncated_games": "games cut at the ply bound so far",
+    "truncated_games": "games cut at the ply bound, this iteration",
     "overflows": "simulations that stored no node because the tree was full, this iteration",
     "loss/policy": "cross-entropy of the policy head, nats",
     "loss/value": "loss of the value head: nats (cross_entropy) or squared points (mse)",

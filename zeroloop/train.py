@@ -384,7 +384,7 @@ class _Loop:
             values |= {f"loss/{head}": total / steps for head, total in losses.items()}
         self.events.scalars(values)
         self.report("metrics", values)
-        s.update(points=0.0, draws=0, plies=0, games=0)
+        s.update(points=0.0, draws=0, plies=0, games=0, truncated=0)
 
     def checkpoint(self) -> None:
         """Write everything that a resumed session needs."""
@@ -471,7 +471,7 @@ class _Loop:
             self._count(episode, at)
             if at >= known:
                 finished.add(episode.game_id)
-        self.stats.update(points=0.0, draws=0, plies=0, games=0)
+        self.stats.update(points=0.0, draws=0, plies=0, games=0, truncated=0)
         return finished
 
     def _tell(self, told: str, kept: set[int]) -> None:

@@ -190,21 +190,13 @@ class Forest:
 
     def select(self, ids: Array | None = None) -> Leaves:
         """Descend in every searching tree until its leaves wait or its budget is begun."""
-        self.rows = kernels.descend(
-            self.game,
-            self.rule,
-            self.interior,
-            self.seed,
-            self.trees,
-            self.numbers,
-            self.cache,
-            self._words,
-            self._values,
-            self.leaves,
-            self.all if ids is None else ids,
-            self.rows,
-        )
+        self.rows = kernels.descend(*self._descent(), self.all if ids is None else ids, self.rows)
         return self.waiting()
+
+    def _descent(self) -> tuple[Any, ...]:
+        """Return what the kernel of a descent takes before the ids of trees, in its order."""
+        head = (self.game, self.rule, self.interior, self.seed, self.trees, self.numbers)
+        return (*head, self.cache, self._words, self._values, self.leaves)
 
     def waiting(self) -> Leaves:
         """Return the leaves that wait for an evaluation."""
@@ -226,23 +218,8 @@ class Forest:
 
     def tick(self, evaluation: Evaluation, ticks: int) -> None:
         """Descend and back up the same evaluation `ticks` times, without Python between: for benchmarks."""
-        kernels.tick(
-            self.game,
-            self.rule,
-            self.interior,
-            self.seed,
-            self.trees,
-            self.numbers,
-            self.cache,
-            self._words,
-            self._leaf_words,
-            self._values,
-            self.leaves,
-            self.all,
-            evaluation.logits,
-            evaluation.values,
-            ticks,
-        )
+        answer = evaluation.logits, evaluation.values
+        kernels.tick(*self._descent(), self.all, self._leaf_words, *answer, ticks)
 
     def done(self) -> Array:
         """Return `i4 [k]`: the trees whose search is finished; a view that holds until the next call."""

@@ -363,7 +363,7 @@ def plant_tree(game, tree, nodes, edges, states, legal, chance, key, ply):
 
 @kernel
 def tick(
-    game, rule, interior, seed, t, numbers, cache, words, leaf_words, values, leaves, ids, logits, answer, n
+    game, rule, interior, seed, t, numbers, cache, words, values, leaves, ids, leaf_words, logits, answer, n
 ):
     """Descend in the trees of `ids` and back up the same evaluation, `n` times over."""
     for _ in range(n):
