@@ -190,7 +190,7 @@ class Forest:
 
     def select(self, ids: Array | None = None) -> Leaves:
         """Descend in every searching tree until its leaves wait or its budget is begun."""
-        self.rows = kernels.descend(*self._descent(), self.all if ids is None else ids, self.rows)
+        self.rows = kernels.descend(*(*self._descent(), self.all if ids is None else ids, self.rows))
         return self.waiting()
 
     def _descent(self) -> tuple[Any, ...]:
@@ -219,7 +219,7 @@ class Forest:
     def tick(self, evaluation: Evaluation, ticks: int) -> None:
         """Descend and back up the same evaluation `ticks` times, without Python between: for benchmarks."""
         answer = evaluation.logits, evaluation.values
-        kernels.tick(*self._descent(), self.all, self._leaf_words, *answer, ticks)
+        kernels.tick(*(*self._descent(), self.all, self._leaf_words, *answer, ticks))
 
     def done(self) -> Array:
         """Return `i4 [k]`: the trees whose search is finished; a view that holds until the next call."""
