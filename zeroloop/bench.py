@@ -65,6 +65,7 @@ class _SearchRunner:
             max_nodes=needed_nodes(game, config),
             rule=config.search.rule,
             interior=config.search.interior,
+            chance=config.search.chance,
             seed=seed,
         )
         evaluator = UniformEvaluator(game, games)

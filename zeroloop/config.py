@@ -83,6 +83,8 @@ class SearchConfig:
     """AlphaZero's PUCT or Gumbel AlphaZero."""
     interior: Literal["puct", "gumbel"] = "puct"
     """Selection below the root; `gumbel` is the improved-policy rule (Danihelka et al. 2022, equation 14)."""
+    chance: Literal["sampling", "expectation"] = "sampling"
+    """Dice: draw one outcome a visit, or evaluate every outcome once and back up the exact expectation."""
     simulations: Schedule = _number(32)
     """New simulations of a full search."""
     c_puct: Schedule = _number(1.5)

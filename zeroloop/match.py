@@ -206,20 +206,30 @@ def play_match(
                     keys = opening[mine].astype(np.uint64)
                     jobs.append((player, mine, pool.submit(player.choose, states[mine], keys, plies[mine])))
             for player, mine, job in jobs:
-                for b, action in zip(mine, job.result(), strict=True):
-                    _play(game, player, states[b], int(action), legal)
-                    plies[b] += 1
+                actions = np.asarray(job.result(), np.int32)
+                illegal = play_moves(game, states, mine, actions, legal)
+                if illegal >= 0:
+                    raise PlayerError(
+                        f"{player.name} chose action {actions[illegal]} in position "
+                        f"{game.position(states[mine[illegal]])} of {game.id}, "
+                        "which is not legal. The match is void; no move was substituted."
+                    )
+                plies[mine] += 1
     return _result(game, (first.name, second.name), states, seat, opening, plies, mover)
 
 
-def _play(game: Game, player: Player, state: Any, action: int, legal: Array) -> None:
-    count = game.rules["legal_actions"](state, legal)
-    if action not in legal[:count]:
-        raise PlayerError(
-            f"{player.name} chose action {action} in position {game.position(state)} of {game.id}, "
-            "which is not legal. The match is void; no move was substituted."
-        )
-    game.rules["apply_action"](state, action)
+@kernel
+def play_moves(game, states, rows, actions, legal):
+    """Play one action in each state of `rows`; stop at the first illegal one and return its place, else -1."""
+    for i in range(rows.shape[0]):
+        state = states[rows[i]]
+        found = False
+        for k in range(legal_actions(game, state, legal)):
+            found = found or legal[k] == actions[i]
+        if not found:
+            return i
+        apply_action(game, state, actions[i])
+    return -1
 
 
 @kernel

@@ -19,7 +19,7 @@ from ..errors import GameError
 from .game import CHANCE, TERMINAL, Game, Observation
 from .identity import rules_identity
 
-BUILT_IN = ("tictactoe", "connect4")
+BUILT_IN = ("tictactoe", "connect4", "hex", "backgammon", "chess")
 """Games that come with zeroloop; each is a module of this package with `GAME` or `make`."""
 
 

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import draws
+from ..compiled import kernel
 from ..errors import PlayerError
 from ..evaluator.choice import Choice, choose, make_evaluator
-from ..games.game import Game
+from ..games.game import Game, legal_actions
 from ..model import SHORT, Model, find, load
-from ..search.forest import Evaluator, Forest, SearchResult, make_numbers
+from ..search.forest import Evaluator, Forest, SearchResult, make_numbers, nodes_for
 from ..search.tree import cache_entry_bytes
 
 Array = npt.NDArray[Any]
@@ -38,10 +39,18 @@ class Player(Protocol):
         """
 
 
+@kernel
+def forced_actions(game, states, legal, out):
+    """Write the only legal action of each state, -1 where there are several."""
+    for i in range(states.shape[0]):
+        out[i] = legal[0] if legal_actions(game, states[i], legal) == 1 else -1
+
+
 class PlaySettings(NamedTuple):
     """How a model searches when it plays a match."""
 
     rule: str = "puct"
+    chance: str = "sampling"
     c_puct: float = 1.5
     fpu_reduction: float = 0.2
     temperature: float = 0.0
@@ -71,8 +80,16 @@ class SearchPlayer:
         self._forest: Forest | None = None
 
     def choose(self, states: Array, keys: Array, plies: Array) -> npt.NDArray[np.int32]:
-        """Return the action with the most visits, or of the highest prior where N = 0."""
-        return self.search(states, keys, plies).action
+        """Return the action with the most visits, or of the highest prior where N = 0.
+
+        A state with one legal action is answered without a search.
+        """
+        actions = np.zeros(len(states), np.int32)
+        forced_actions(self.game, states, np.zeros(self.game.max_legal, np.int32), actions)
+        rows = np.flatnonzero(actions < 0)
+        if len(rows):
+            actions[rows] = self.search(states[rows], keys[rows], plies[rows]).action
+        return actions
 
     def search(self, states: Array, keys: Array, plies: Array) -> SearchResult:
         """Search every state; a tree that is done takes the next state at once, so batches stay full."""
@@ -109,12 +126,12 @@ class SearchPlayer:
     def _forest_for(self, size: int) -> Forest:
         if self._forest is None or self._forest.size < size:
             s = self.settings
-            chains = 2 if self.game.max_chance else 1
             self._forest = Forest(
                 self.game,
                 size,
-                max_nodes=self.simulations * chains + 8,
+                max_nodes=nodes_for(self.game, self.simulations, s.chance),
                 rule=s.rule,
+                chance=s.chance,
                 cache_entries=(s.cache_megabytes << 20) // cache_entry_bytes(self.game),
                 numbers=make_numbers({"c_puct": s.c_puct, "fpu_reduction": s.fpu_reduction}),
                 seed=self.seed,

@@ -20,6 +20,7 @@ from ..games.game import Game
 from . import kernels
 from .tree import (
     CACHE_HITS,
+    CHANCE_MODES,
     COUNTERS,
     NUMBERS,
     OVERFLOWS,
@@ -122,6 +123,7 @@ class Forest:
       trees: B.
       max_nodes: nodes a tree may store; it goes on without new nodes when full.
       max_edges: edges a tree may store; default `max_nodes * max_legal`, at most 64 per node.
+      chance: `sampling` or `expectation`, what a chance node does (docs/search.md).
       leaves: K, leaves of one tree in flight.
       cache_entries: bound of the evaluation cache; 0 switches it off.
       numbers: NUMBERS [plies]; see `make_numbers`.
@@ -136,6 +138,7 @@ class Forest:
         max_edges: int = 0,
         rule: str = "puct",
         interior: str = "puct",
+        chance: str = "sampling",
         leaves: int = 1,
         cache_entries: int = 0,
         numbers: Array | None = None,
@@ -146,6 +149,7 @@ class Forest:
         width = max(game.max_legal, game.max_chance)
         edges = max_edges or max(max_nodes * min(width, 64), width)
         self.trees: Trees = make_trees(game, trees, max_nodes, edges, leaves)
+        self.trees.trees["expectation"] = CHANCE_MODES[chance]
         self.cache: Cache = make_cache(game, cache_entries)
         self.numbers = make_numbers() if numbers is None else numbers
         self.all = np.arange(trees, dtype=np.int32)
@@ -269,6 +273,14 @@ class Forest:
         )
 
 
+def nodes_for(game: Game, simulations: int, chance: str = "sampling") -> int:
+    """Return the nodes that this many simulations store in a tree at most, in all but rare positions."""
+    each = 1
+    if game.max_chance:
+        each = game.max_chance + 2 if chance == "expectation" else 2
+    return simulations * each + 16
+
+
 def search(
     game: Game,
     states: Array,
@@ -277,6 +289,7 @@ def search(
     simulations: int,
     rule: str = "puct",
     interior: str = "puct",
+    chance: str = "sampling",
     numbers: Array | None = None,
     leaves: int = 1,
     noise: bool = False,
@@ -303,9 +316,10 @@ def search(
     forest = Forest(
         game,
         n,
-        max_nodes=simulations * 2 + 2,
+        max_nodes=nodes_for(game, simulations, chance),
         rule=rule,
         interior=interior,
+        chance=chance,
         leaves=leaves,
         numbers=numbers,
         seed=seed,
@@ -330,5 +344,6 @@ __all__ = [
     "Leaves",
     "SearchResult",
     "make_numbers",
+    "nodes_for",
     "search",
 ]

@@ -120,27 +120,83 @@ def expand(node, edges, logits):
 
 
 @helper
-def backup(game, tree, nodes, edges, path, length, leaf, values, pending):
-    """Add the value vector to the leaf (-1: not stored) and to every node and edge of the path."""
+def backup(game, tree, nodes, edges, path, length, leaf, values, pending, flow):
+    """Carry the value vector from the leaf (-1: not stored) to the root; return whether it got there.
+
+    A chance node of an exact expectation holds it back until every outcome has been visited, and
+    passes on the expectation over its outcomes instead.
+
+    Args:
+      flow: `f4 [P]` scratch.
+    """
     seats = num_players(game)
-    for d in range(length + 1):
+    for seat in range(seats):
+        flow[seat] = values[seat]
+    arrived = True
+    for d in range(length, -1, -1):
         n = path[d].node if d < length else leaf
         if n < 0:
             continue
         node = nodes[n]
-        if node.edge_count == 1 and node.visit_count == 0:
-            for seat in range(seats):
-                node.value[seat] = values[seat]
-        node.visit_count += 1
         node.pending -= pending
-        for seat in range(seats):
-            node.value_sum[seat] += values[seat]
         if d < length:
             edge = edges[path[d].edge]
-            edge.visit_count += 1
             edge.pending -= pending
-            if node.to_play >= 0:
-                edge.value_sum += values[node.to_play]
+            if arrived:
+                edge.visit_count += 1
+                if node.to_play >= 0:
+                    edge.value_sum += flow[node.to_play]
+                elif tree.expectation != 0 and tree.overflow == 0:
+                    arrived = expectation(nodes, edges, node, flow)
+        if not arrived:
+            continue
+        if node.edge_count == 1 and node.visit_count == 0:
+            for seat in range(seats):
+                node.value[seat] = flow[seat]
+        node.visit_count += 1
+        for seat in range(seats):
+            node.value_sum[seat] += flow[seat]
+    return arrived
+
+
+@helper
+def expectation(nodes, edges, node, flow):
+    """Write a chance node's expectation over the means of its outcomes; False while one is unvisited.
+
+    The vector stays as it is where an outcome was visited and its node knows no mean.
+    """
+    first, end = node.edge_start, node.edge_start + node.edge_count
+    for e in range(first, end):
+        if edges[e].visit_count == 0:
+            return False
+    for e in range(first, end):
+        if edges[e].child < 0 or nodes[edges[e].child].visit_count == 0:
+            return True
+    for seat in range(flow.shape[0]):
+        flow[seat] = f32(0)
+    for e in range(first, end):
+        child = nodes[edges[e].child]
+        for seat in range(flow.shape[0]):
+            flow[seat] += edges[e].prior * (child.value_sum[seat] / f32(child.visit_count))
+    return True
+
+
+@helper
+def owed_outcome(edges, node):
+    """Return the lowest unvisited outcome of a chance node, else the one furthest behind its share."""
+    first, end = node.edge_start, node.edge_start + node.edge_count
+    total = 1
+    for e in range(first, end):
+        n = edges[e].visit_count + edges[e].pending
+        if n == 0:
+            return e
+        total += n
+    best, most = first, -1.0e300
+    for e in range(first, end):
+        behind = np.float64(edges[e].prior) * total - (edges[e].visit_count + edges[e].pending)
+        if behind > most:
+            best, most = e, behind
+    return best
 
 
 @helper
@@ -148,6 +204,8 @@ def select_edge(game, rule, interior, seed, tree, nodes, edges, root, numbers, n
     """Return the edge to follow from a ready, unfinished node."""
     node = nodes[n]
     if node.to_play == CHANCE:
+        if tree.expectation != 0 and tree.overflow == 0:
+            return owed_outcome(edges, node)
         # The node's edges hold the probabilities; the same draw rule as for states that are not stored.
         u = draws.uniform(seed, draws.SEARCH_CHANCE, tree.game, tree.ply, 1024 * tree.begun + depth % 1024)
         running = 0.0
@@ -237,6 +295,9 @@ def simulate(game, rule, interior, seed, b, t, numbers, cache, words, values, ro
     leaf = nodes[slot]
     if leaf.status == WAITING:
         return COLLISION
+    if n < 0:
+        tree.overflow += 1
+        t.counters[OVERFLOWS] += 1
     if leaf.to_play == TERMINAL:
         end = outcome(game, states[slot])
         for seat in range(num_players(game)):
@@ -265,9 +326,6 @@ def simulate(game, rule, interior, seed, b, t, numbers, cache, words, values, ro
             tree.waiting += 1
             if not root_evaluation:
                 tree.begun += 1
-                if n < 0:
-                    tree.overflow += 1
-                    t.counters[OVERFLOWS] += 1
             return LEAF_WAITS
         t.counters[CACHE_HITS] += 1
         if n >= 0:
@@ -277,14 +335,11 @@ def simulate(game, rule, interior, seed, b, t, numbers, cache, words, values, ro
                 leaf.value[seat] = cache.values[entry, seat]
         for seat in range(num_players(game)):
             values[seat] = cache.values[entry, seat]
-    backup(game, tree, nodes, edges, path, length, n, values, 0)
-    if not root_evaluation:
+    arrived = backup(game, tree, nodes, edges, path, length, n, values, 0, t.flow)
+    if arrived and not root_evaluation:
         tree.begun += 1
         tree.finished += 1
         t.counters[SIMULATIONS] += 1
-        if n < 0:
-            tree.overflow += 1
-            t.counters[OVERFLOWS] += 1
     return RESOLVED
 
 
@@ -341,9 +396,13 @@ def absorb(game, t, cache, words, logits, values, rows):
                 cache.logits[entry, i] = logits[row, i]
             for seat in range(num_players(game)):
                 cache.values[entry, seat] = value[seat]
-        backup(game, tree, nodes, edges, t.paths[row], leaf.length, leaf.node, value, 1)
+        arrived = backup(
+            game, tree, nodes, edges, t.paths[row], leaf.length, leaf.node, value, 1, t.flow
+        )
         tree.waiting -= 1
-        if leaf.root == 0:
+        if not arrived:
+            tree.begun -= 1  # the simulation goes on with the chance node's next outcome
+        elif leaf.root == 0:
             tree.finished += 1
             t.counters[SIMULATIONS] += 1
 

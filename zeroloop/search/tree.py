@@ -20,6 +20,9 @@ PUCT, GUMBEL = 0, 1
 
 RULES = {"puct": PUCT, "gumbel": GUMBEL}
 
+CHANCE_MODES = {"sampling": 0, "expectation": 1}
+"""What a chance node does: draw one outcome, or visit all and take the exact expectation."""
+
 # Status of a node.
 READY = 0
 OPEN = 1
@@ -35,12 +38,14 @@ TREE = np.dtype(
         ("waiting", "i4"),
         ("active", "i4"),
         ("noise", "i4"),
+        ("expectation", "i4"),
         ("nodes", "i4"),
         ("edges", "i4"),
         ("overflow", "i4"),
     ]
 )
-"""One tree: key of its draws, simulations of this search (begun, finished, waiting), use of its pools."""
+"""One tree: key of its draws, simulations of this search (begun, finished, waiting), whether chance nodes
+take the exact expectation, use of its pools."""
 
 EDGE = np.dtype(
     [
@@ -120,6 +125,7 @@ class Trees(NamedTuple):
     legal: Array  # i4 [L], scratch for ids of roots
     scratch: Array  # i4 [N], remap table of `advance`
     result: Array  # f4 [P], scratch for a root value
+    flow: Array  # f4 [P], scratch for the vector that a backup carries
     chance: Array  # f4 [max_chance], probabilities while a chance node is made
     counters: Array  # i8 [COUNTERS]
 
@@ -155,6 +161,7 @@ def make_trees(game: Game, trees: int, max_nodes: int, max_edges: int, leaves: i
         np.zeros(rows, np.int32),
         np.zeros(width, np.int32),
         np.zeros(slots, np.int32),
+        np.zeros(game.num_players, np.float32),
         np.zeros(game.num_players, np.float32),
         np.zeros(max(game.max_chance, 1), np.float32),
         np.zeros(COUNTERS, np.int64),

@@ -19,7 +19,7 @@ from ..errors import PlayerError
 from ..games import rules_identity
 from ..games.game import Game
 from ..schedule import Schedule
-from ..search.forest import Evaluator, Forest
+from ..search.forest import Evaluator, Forest, nodes_for
 from ..search.tree import NUMBERS as SEARCH_NUMBERS
 from ..search.tree import Array, cache_entry_bytes, record
 from . import kernels
@@ -98,6 +98,7 @@ class SelfPlay:
             max_nodes=search.max_nodes or needed_nodes(game, config),
             rule=search.rule,
             interior=search.interior,
+            chance=search.chance,
             cache_entries=cache_bytes // cache_entry_bytes(game),
             seed=self.seed,
         )
@@ -338,4 +339,4 @@ def needed_nodes(game: Game, config: Config) -> int:
     search, own = config.search, config.selfplay
     budget = int(max(search.simulations.maximum, own.cheap_simulations.maximum))
     inherited = budget if search.tree_reuse else 0
-    return (budget + inherited) * (2 if game.max_chance else 1) + 16
+    return nodes_for(game, budget + inherited, search.chance)
