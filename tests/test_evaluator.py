@@ -252,7 +252,7 @@ def right():
 @pytest.mark.parametrize("name", KINDS)
 def test_fp32_backends_agree_with_the_network_for_every_kind_and_option(right, name, kind):
     policy, values = answers(kind, stirred(made(name)), "fp32")
-    assert np.ptp(right[name][0]) > 0.05 and np.ptp(right[name][1]) > 0.05, "too even to tell"
+    assert np.ptp(right[name][0]) > 0.02 and np.ptp(right[name][1]) > 0.05, "too even to tell"
     np.testing.assert_allclose(policy, right[name][0], atol=1e-4)
     np.testing.assert_allclose(values, right[name][1], atol=1e-4)
 

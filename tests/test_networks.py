@@ -25,6 +25,7 @@ KINDS = {
         {"norm": "batch", "squeeze_excitation": True, "global_pooling": True, "heads": ("reply",)},
         BOARD,
     ),
+    "planes head": ({"policy_head": "planes"}, Shapes((3, 4, 5), 6, 60, 4)),
     "mlp": ({"kind": "mlp"}, BOARD),
     "mlp of planes": ({"kind": "mlp"}, PLAIN),
     "mlp of globals": ({"kind": "mlp", "norm": "batch"}, FACTS),

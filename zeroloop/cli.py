@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from .games.game import Game
 
 PRESETS = pathlib.Path(__file__).parent / "presets"
+CONFIGS = pathlib.Path(__file__).parent / "configs"
+"""What a game changes of the defaults, by its name: under everything else."""
 SEED = click.IntRange(0, 2**63 - 1)
 NATURAL = click.IntRange(0, 2**31 - 1)
 
@@ -107,7 +109,7 @@ def load_config(
     stored: pathlib.Path | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Config:
-    """Resolve the configuration: defaults, a stored run's, preset, environment, flags; later wins."""
+    """Resolve the configuration: defaults, the game's or the stored run's, preset, environment, flags."""
     from . import configfile
     from .config import Config
     from .errors import ConfigError
@@ -133,7 +135,11 @@ def load_config(
     if extra:
         layers.append(configfile.Layer.from_mapping(extra, "the command line"))
     layers += configfile.assignment_layers(sets)
-    return configfile.load(Config, *layers)
+    found = configfile.load(Config, *layers)
+    own = CONFIGS / f"{found.game.name}.yaml"
+    if stored is None and own.exists():
+        found = configfile.load(Config, configfile.Layer.from_file(own), *layers)
+    return found
 
 
 def _game(name: str, sets: tuple[str, ...] = ()) -> Game:

@@ -61,8 +61,10 @@ class NetworkConfig:
     """Scale each block's channels by a gate over the whole board (Hu et al. 2018)."""
     global_pooling: bool = False
     """Add board-wide mean and maximum to every second block (KataGo 2019)."""
+    policy_head: Literal["linear", "planes"] = "linear"
+    """`linear` fits all actions; `planes`: a convolution, channel c at cell k is action c * cells + k."""
     policy_channels: int = 16
-    """Channels of the policy head before its linear layer."""
+    """Channels of the policy head before its last layer."""
     value_channels: int = 8
     """Channels of the value head before its hidden layer."""
     value_hidden: int = 64

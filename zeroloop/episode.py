@@ -18,7 +18,7 @@ import numpy.typing as npt
 from .errors import StoreError
 from .games.game import Game
 
-FORMAT = 1
+FORMAT = 2
 MAGIC = b"ZLEP"
 _HEAD = struct.Struct("<4sHI")
 
@@ -48,7 +48,7 @@ class Episode:
     final_value: Array
     """`f4 [P]`: points over the scale at the end; of a truncated game the last root value."""
     states: Array
-    """`state_dtype [T]`, before each ply."""
+    """`state_dtype [ceil(T / E)]`: before every E-th ply, E being the game's `keyframe_every`."""
     action: Array
     """`i4 [T]`."""
     to_play: Array
@@ -99,11 +99,13 @@ class Episode:
             "plies": self.plies,
             "policy_entries": len(self.policy_ids),
         }
+        wide = bool((self.policy_ids > WIDEST).any())
+        header["wide"] = wide
         text = json.dumps(header, separators=(",", ":")).encode()
         parts = [_HEAD.pack(MAGIC, FORMAT, len(text)), text]
         for name, dtype, _ in _ARRAYS:
             array = getattr(self, name)
-            parts.append(np.ascontiguousarray(array, dtype or array.dtype).tobytes())
+            parts.append(np.ascontiguousarray(array, _kind(name, dtype, wide) or array.dtype).tobytes())
         return b"".join(parts)
 
     @staticmethod
@@ -121,19 +123,22 @@ class Episode:
         header = _read_header(data[_HEAD.size : _HEAD.size + length], game)
         sizes = {
             "T": header["plies"],
+            "F": -(-header["plies"] // game.keyframe_every),
             "T+1": header["plies"] + 1,
             "N": header["policy_entries"],
             "1": 1,
         }
         arrays, at = {}, _HEAD.size + length
         for name, dtype, shape in _ARRAYS:
-            kind = np.dtype(dtype) if dtype else game.state_dtype
+            found = _kind(name, dtype, header["wide"])
+            kind = np.dtype(found) if found else game.state_dtype
             dims = [game.num_players if d == "P" else sizes[d] for d in shape]
             count = math.prod(dims)
             if at + kind.itemsize * count > len(data):
                 raise StoreError(f"an episode is cut short in its array '{name}'.")
             arrays[name] = np.frombuffer(data, kind, count, at).reshape(dims)
             at += kind.itemsize * count
+        arrays["policy_ids"] = arrays["policy_ids"].astype(np.int32)
         if at != len(data):
             raise StoreError(f"an episode has {len(data) - at} bytes too many.")
         _check_indices(arrays, game)
@@ -152,7 +157,7 @@ class Episode:
 
 _ARRAYS: tuple[tuple[str, str | None, tuple[str, ...]], ...] = (
     ("final_value", "<f4", ("P",)),
-    ("states", None, ("T",)),
+    ("states", None, ("F",)),
     ("action", "<i4", ("T",)),
     ("to_play", "i1", ("T",)),
     ("policy_weight", "<f4", ("T",)),
@@ -165,6 +170,15 @@ _ARRAYS: tuple[tuple[str, str | None, tuple[str, ...]], ...] = (
     ("policy_probs", "<f2", ("N",)),
 )
 
+WIDEST = np.iinfo(np.uint16).max
+"""The largest action id that is stored in two bytes."""
+
+
+def _kind(name: str, dtype: str | None, wide: bool) -> str | None:
+    """Return the dtype of an array in the bytes; action ids take two bytes where all of them fit."""
+    return "<u2" if name == "policy_ids" and not wide else dtype
+
+
 _HEADER: dict[str, type] = {
     "game": str,
     "rules_identity": str,
@@ -176,6 +190,7 @@ _HEADER: dict[str, type] = {
     "outcome": int,
     "plies": int,
     "policy_entries": int,
+    "wide": bool,
 }
 
 
@@ -206,6 +221,9 @@ def _check_indices(arrays: dict[str, Array], game: Game) -> None:
     offsets, ids = arrays["offsets"], arrays["policy_ids"]
     if offsets[0] != 0 or offsets[-1] != len(ids) or (offsets[:-1] > offsets[1:]).any():
         raise StoreError(f"an episode's array 'offsets' is damaged: not ascending from 0 to {len(ids)}.")
+    moves = arrays["action"][arrays["to_play"] >= 0]
+    if ((moves < 0) | (moves >= game.num_actions)).any():
+        raise StoreError(f"an episode's array 'action' is damaged: not all in 0..{game.num_actions - 1}.")
     for name, low, high in (("policy_ids", 0, game.num_actions), ("to_play", -1, game.num_players)):
         if ((arrays[name] < low) | (arrays[name] >= high)).any():
             raise StoreError(f"an episode's array '{name}' is damaged: not all in {low}..{high - 1}.")

@@ -220,7 +220,7 @@ def play_match(
 
 @kernel
 def play_moves(game, states, rows, actions, legal):
-    """Play one action in each state of `rows`; stop at the first illegal one and return its place, else -1."""
+    """Play an action in each state of `rows`; stop at the first illegal one and return its place, else -1."""
     for i in range(rows.shape[0]):
         state = states[rows[i]]
         found = False

@@ -187,6 +187,11 @@ def _(head: towers.ConvolutionHead, x: Any) -> Any:
 
 
 @emit.register
+def _(head: towers.PlanesHead, x: Any) -> Any:
+    return _flat(emit(head.planes, op.relu(emit(head.squeeze, x))))
+
+
+@emit.register
 def _(head: towers.ValueHead, x: Any) -> Any:
     hidden = op.relu(emit(head.hidden, _flat(op.relu(emit(head.squeeze, x)))))
     return emit(head.linear, hidden)

@@ -41,6 +41,9 @@ RULES = {
 }
 """Compiled rules and their number of arguments."""
 
+SMALL_STATE = 128
+"""Bytes up to which an episode keeps every state."""
+
 State = Any
 """One record of the game's `state_dtype`: a NumPy record in Python, a C struct in compiled code."""
 
@@ -101,6 +104,8 @@ class Game:
       max_legal: bound on the number of legal actions of any state.
       max_plies: bound on the plies of a game, chance plies included; longer games are truncated.
       outcomes: `float [K, P]`, points per seat of each way the game can end.
+      keyframe_every: plies between the states that an episode keeps; between them actions are replayed.
+        0: every state where it is small, else so many that they take 32 bytes a ply.
 
     Raises:
       GameError: a fact is missing, out of range, or does not fit another.
@@ -121,6 +126,7 @@ class Game:
         rules: Mapping[str, Callable[..., Any]],
         max_chance: int = 0,
         num_symmetries: int = 1,
+        keyframe_every: int = 0,
         options: Mapping[str, Any] | None = None,
         render: Callable[[State], str] | None = None,
         action_name: Callable[[State, int], str] | None = None,
@@ -136,12 +142,22 @@ class Game:
         self.state_dtype = padded(np.dtype(state_dtype), name)
         self.outcomes = np.array(outcomes, np.float32)
         self._check_facts(rules)
+        size = self.state_dtype.itemsize
+        self.keyframe_every = keyframe_every or (1 if size <= SMALL_STATE else -(-size // 32))
         self.scale = float(np.abs(self.outcomes).max()) or 1.0
         self.relative_outcomes, self.relative_row = _relative(self.outcomes)
         self.rules = {name: getattr(rule, "py_func", rule) for name, rule in rules.items()}
         self._render, self._action_name = render, action_name
         self._position, self._parse_position = position, parse_position
-        facts = (name, num_players, max_legal, max_chance, self.outcomes, repr(observation))
+        facts = (
+            name,
+            num_players,
+            max_legal,
+            max_chance,
+            self.outcomes,
+            repr(observation),
+            self.keyframe_every,
+        )
         named = [item for rule in sorted(self.rules) for item in (rule, self.rules[rule])]
         self.code_digest = code_digest(name, facts, self.state_dtype, *named)
         self._numba_type_ = GameType(name, self.code_digest)
@@ -395,6 +411,11 @@ def num_players(game: Any) -> Any:
     return game.num_players
 
 
+def keyframe_every(game: Any) -> Any:
+    """Return the plies between kept states; a compile-time constant in compiled code."""
+    return game.keyframe_every
+
+
 def outcome_value(game: Any, row: Any, seat: Any) -> Any:
     """Return the seat's points for an outcome row, divided by the table's largest magnitude, float32."""
     return game.outcomes[row, seat] / np.float32(game.scale)
@@ -442,6 +463,12 @@ for _stub in (
 @overload(num_players, strict=False, jit_options=_OPTIONS)
 def _num_players(game: Any) -> Any:
     count = _GAMES[game].num_players
+    return lambda game: count
+
+
+@overload(keyframe_every, strict=False, jit_options=_OPTIONS)
+def _keyframe_every(game: Any) -> Any:
+    count = _GAMES[game].keyframe_every
     return lambda game: count
 
 

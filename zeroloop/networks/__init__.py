@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..config import NetworkConfig
-from .towers import ConvolutionHead, MlpTower, ResidualTower, ValueHead
+from ..errors import ConfigError
+from .towers import ConvolutionHead, MlpTower, PlanesHead, ResidualTower, ValueHead
 
 
 class Shapes(NamedTuple):
@@ -36,15 +37,11 @@ class Network(nn.Module):
             self.tower = MlpTower(config, shapes.planes, shapes.globals)
         area = shapes.planes[1] * shapes.planes[2] if config.kind == "residual" else 1
         heads: dict[str, nn.Module] = {
-            "policy": ConvolutionHead(
-                config.channels, config.policy_channels, area, shapes.actions, config.norm
-            ),
+            "policy": _policy_head(config, shapes, area),
             "value": ValueHead(config, area, shapes.outcomes),
         }
         for name in config.heads:
-            heads[name] = ConvolutionHead(
-                config.channels, config.policy_channels, area, shapes.actions, config.norm
-            )
+            heads[name] = _policy_head(config, shapes, area)
         self.heads = nn.ModuleDict(heads)
 
     def forward(self, planes: Tensor, global_facts: Tensor) -> dict[str, Tensor]:
@@ -55,6 +52,18 @@ class Network(nn.Module):
         """
         features = self.tower(planes, global_facts)
         return {name: head(features) for name, head in self.heads.items()}
+
+
+def _policy_head(config: NetworkConfig, shapes: Shapes, area: int) -> nn.Module:
+    if config.policy_head == "linear":
+        return ConvolutionHead(config.channels, config.policy_channels, area, shapes.actions, config.norm)
+    if config.kind != "residual" or shapes.actions % area:
+        raise ConfigError(
+            f"network.policy_head is planes, but this game has {shapes.actions} actions on {area} cells and "
+            f"network.kind is {config.kind}; planes need the residual kind and a multiple of the cells. "
+            "Set network.policy_head=linear."
+        )
+    return PlanesHead(config.channels, config.policy_channels, shapes.actions // area, config.norm)
 
 
 def build(config: NetworkConfig, shapes: Shapes, seed: int = 0) -> Network:

@@ -156,6 +156,24 @@ class ConvolutionHead(nn.Module):
         return y
 
 
+class PlanesHead(nn.Module):
+    """Two 1 x 1 convolutions with ReLU between: `[n, channels, H, W]` to `[n, planes * H * W]`.
+
+    Source: the policy head of AlphaZero (Silver et al. 2018): a plane of moves for each kind of move.
+    """
+
+    def __init__(self, channels: int, inner: int, planes: int, norm: str) -> None:
+        super().__init__()
+        self.squeeze = Convolution(channels, inner, 1, norm)
+        self.planes = Convolution(inner, planes, 1, "none")
+        nn.init.normal_(self.planes.conv.weight, std=0.1 / math.sqrt(inner))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits `[n, planes * H * W]`."""
+        y: Tensor = self.planes(torch.relu(self.squeeze(x))).flatten(1)
+        return y
+
+
 class ValueHead(nn.Module):
     """1 x 1 convolution, hidden layer, logits over outcomes seen from the seat to move."""
 

@@ -55,6 +55,14 @@ def surprise_weights(surprise: Array, surprise_weight: float) -> Array:
     return (1 - surprise_weight) + surprise_weight * np.asarray(surprise, np.float64) / mean
 
 
+POOLS = {"frame": ("_frames",), "first": ("_actions",), "start": ("_ids", "_probs")}
+"""Arrays that positions point into, by the field that does."""
+
+
+HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+"""Every float16 by its bits: compiled code has no float16."""
+
+
 class Replay:
     """The newest positions of a run and how they are drawn.
 
@@ -81,10 +89,14 @@ class Replay:
         outcomes = len(game.relative_outcomes)
         self._points = np.ascontiguousarray(game.relative_outcomes / np.float32(game.scale))
         self._positions = np.zeros(1024, record(kernels.position_dtype(outcomes)))
-        self._states = np.zeros(1024, game.state_dtype)
-        self._ids = np.zeros(8192, np.int32)
-        self._probs = np.zeros(8192, np.float32)
-        self._first = self._end = self._entries = 0
+        ids = np.uint16 if game.num_actions <= 1 << 16 else np.int32
+        self._frames = np.zeros(1024, game.state_dtype)
+        self._actions = np.zeros(8192, np.int32)
+        self._ids = np.zeros(8192, ids)
+        self._probs = np.zeros(8192, np.uint16)
+        self._first = self._end = 0
+        self._used = {"frame": 0, "first": 0, "start": 0}
+        """Entries in use of the pools, by the field that points into each."""
         self._sources: list[str] = []
         self._cumulative: Array | None = None
         self._weights: Array = np.zeros(0)
@@ -110,15 +122,23 @@ class Replay:
 
     def _append(self, episode: Episode) -> None:
         keep = np.flatnonzero((episode.policy_weight > 0) | (episode.value_weight > 0))
+        every = self.game.keyframe_every
+        frames = episode.states[keep] if every == 1 else episode.states
+        actions = episode.action if every > 1 else episode.action[:0]
         n, entries = len(keep), len(episode.policy_ids)
-        self._reserve(n, entries)
+        self._reserve(n, {"frame": len(frames), "first": len(actions), "start": entries})
         if episode.source not in self._sources:
             self._sources.append(episode.source)
         rows = self._positions[self._end : self._end + n]
-        self._states[self._end : self._end + n] = episode.states[keep]
-        self._ids[self._entries : self._entries + entries] = episode.policy_ids
-        self._probs[self._entries : self._entries + entries] = episode.policy_probs
-        rows["start"] = self._entries + episode.offsets[keep]
+        frame, first, start = self._used.values()
+        self._frames[frame : frame + len(frames)] = frames
+        self._actions[first : first + len(actions)] = actions
+        self._ids[start : start + entries] = episode.policy_ids
+        self._probs[start : start + entries] = episode.policy_probs.astype(np.float16).view(np.uint16)
+        rows["frame"] = frame + (keep // every if every > 1 else np.arange(n))
+        rows["first"] = first + keep // every * every
+        rows["plies"] = keep % every
+        rows["start"] = start + episode.offsets[keep]
         rows["count"] = episode.offsets[keep + 1] - episode.offsets[keep]
         rows["policy_weight"] = episode.policy_weight[keep]
         rows["value_weight"] = episode.value_weight[keep]
@@ -148,32 +168,40 @@ class Replay:
             rows,
         )
         self._end += n
-        self._entries += entries
+        self._used = {"frame": frame + len(frames), "first": first + len(actions), "start": start + entries}
         self.total += n
         self.games += 1
 
-    def _reserve(self, positions: int, entries: int) -> None:
-        """Make room at the end: slide the live window to the front, and grow where that is not enough."""
+    def _reserve(self, positions: int, more: dict[str, int]) -> None:
+        """Make room at the end: slide what is live to the front, and grow where that is not enough."""
         if self._end + positions > len(self._positions):
-            live = slice(self._first, self._end)
-            size = max(1024, 2 * (len(self) + positions))
-            for name in ("_positions", "_states"):
-                old = getattr(self, name)
-                new = np.zeros(size, old.dtype)
-                new[: len(self)] = old[live]
-                setattr(self, name, new)
+            new = np.zeros(max(1024, 2 * (len(self) + positions)), self._positions.dtype)
+            new[: len(self)] = self._positions[self._first : self._end]
+            self._positions = new
             self._first, self._end = 0, len(self)
-        if self._entries + entries > len(self._ids):
-            base = int(self._positions["start"][self._first]) if len(self) else self._entries
-            live = slice(base, self._entries)
-            size = max(8192, 2 * (self._entries - base + entries))
-            for name in ("_ids", "_probs"):
+        for field, pools in POOLS.items():
+            used = self._used[field]
+            if used + more[field] <= len(getattr(self, pools[0])):
+                continue
+            base = int(self._positions[field][self._first]) if len(self) else used
+            for name in pools:
                 old = getattr(self, name)
-                new = np.zeros(size, old.dtype)
-                new[: self._entries - base] = old[live]
+                new = np.zeros(max(1024, 2 * (used - base + more[field])), old.dtype)
+                new[: used - base] = old[base:used]
                 setattr(self, name, new)
-            self._positions["start"][self._first : self._end] -= base
-            self._entries -= base
+            self._positions[field][self._first : self._end] -= base
+            self._used[field] = used - base
+
+    @property
+    def bytes_per_position(self) -> float:
+        """Memory that a position takes, its share of keyframes, actions and targets included."""
+        if not len(self):
+            return 0.0
+        total = len(self) * self._positions.itemsize
+        for field, pools in POOLS.items():
+            live = self._used[field] - int(self._positions[field][self._first])
+            total += sum(live * getattr(self, name).itemsize for name in pools)
+        return total / len(self)
 
     def _weigh(self) -> None:
         rows = self._positions[self._first : self._end]
@@ -223,10 +251,12 @@ class Replay:
         reply = np.zeros((n if self.reply else 0, game.num_actions), np.float32)
         kernels.assemble(
             game,
-            self._states,
+            self._frames,
+            self._actions,
             self._positions,
             self._ids,
             self._probs,
+            HALVES,
             index,
             turns,
             game.states(1),

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import draws
 from ..compiled import helper, kernel
-from ..games.game import legal_actions, observe, symmetry, symmetry_action
+from ..games.game import apply_action, legal_actions, observe, symmetry, symmetry_action
 
 f32 = np.float32
 
@@ -17,12 +17,16 @@ f32 = np.float32
 def position_dtype(outcomes: int) -> np.dtype[Any]:
     """Return the dtype of a position in the window.
 
-    `value` is its target over R outcomes; `followed` is 1 where the next row is the game's next ply.
+    Its state is frame `frame` after the `plies` actions from `first` on. `value` is its target over R
+    outcomes; `followed` is 1 where the next row is the game's next ply.
     """
     return np.dtype(
         [
             ("number", "i8"),
             ("start", "i8"),
+            ("frame", "i8"),
+            ("first", "i8"),
+            ("plies", "i4"),
             ("count", "i4"),
             ("policy_weight", "f4"),
             ("value_weight", "f4"),
@@ -55,10 +59,12 @@ def draw(seed, step, cumulative, symmetries, picks, turns):
 @kernel
 def assemble(
     game,
-    states,
+    frames,
+    actions,
     positions,
     ids,
     probs,
+    halves,
     index,
     turns,
     scratch,
@@ -75,12 +81,16 @@ def assemble(
     """Observe each drawn state under its symmetry and lay its targets over the image's legal ids.
 
     Args:
+      probs: `u2`, the bits of float16; halves: `f4 [65536]`, what they are worth.
       index: `i8 [n]`, rows of `positions`. dense: `f4 [A]` scratch, all zero before and after.
       policy: `f4 [n, L]` out. reply: `f4 [n or 0, A]` out: the next ply's policy in the same image.
     """
     for i in range(index.shape[0]):
         k, turn = index[i], turns[i]
-        scratch[0] = states[k]
+        row = positions[k]
+        scratch[0] = frames[row.frame]
+        for ply in range(row.plies):
+            apply_action(game, scratch[0], actions[row.first + ply])
         symmetry(game, scratch[0], turn)
         observe(game, scratch[0], planes[i], facts[i])
         n = legal_actions(game, scratch[0], legal_scratch)
@@ -90,8 +100,8 @@ def assemble(
         start, entries = positions[k].start, positions[k].count
         total = f32(0)
         for e in range(start, start + entries):
-            dense[symmetry_action(game, ids[e], turn)] = probs[e]
-            total += probs[e]
+            dense[symmetry_action(game, ids[e], turn)] = halves[probs[e]]
+            total += halves[probs[e]]
         if total > f32(0):
             for j in range(n):
                 policy[i, j] = dense[legal[i, j]] / total
@@ -100,9 +110,9 @@ def assemble(
         if reply.shape[0] > 0 and positions[k].followed and k + 1 < end:
             start, entries, total = positions[k + 1].start, positions[k + 1].count, f32(0)
             for e in range(start, start + entries):
-                total += probs[e]
+                total += halves[probs[e]]
             for e in range(start, start + entries):
-                reply[i, symmetry_action(game, ids[e], turn)] = probs[e] / total
+                reply[i, symmetry_action(game, ids[e], turn)] = halves[probs[e]] / total
 
 
 @helper

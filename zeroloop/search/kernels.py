@@ -396,9 +396,7 @@ def absorb(game, t, cache, words, logits, values, rows):
                 cache.logits[entry, i] = logits[row, i]
             for seat in range(num_players(game)):
                 cache.values[entry, seat] = value[seat]
-        arrived = backup(
-            game, tree, nodes, edges, t.paths[row], leaf.length, leaf.node, value, 1, t.flow
-        )
+        arrived = backup(game, tree, nodes, edges, t.paths[row], leaf.length, leaf.node, value, 1, t.flow)
         tree.waiting -= 1
         if not arrived:
             tree.begun -= 1  # the simulation goes on with the chance node's next outcome

@@ -38,7 +38,7 @@ class Games(NamedTuple):
     games: Array  # kernels.GAME [B]
     seats: Array  # i4 [B, P], 0 or 1 + index of a label
     rows: Array  # kernels.ROW [B, T]
-    row_states: Array  # state_dtype [B, T]
+    row_states: Array  # state_dtype [B, ceil(T / E)], the keyframes
     values: Array  # f4 [B, T, P]
     ids: Array  # i4 [B, X]
     probs: Array  # f4 [B, X]
@@ -107,7 +107,7 @@ class SelfPlay:
             np.zeros(size, record(kernels.GAME)),
             np.zeros((size, game.num_players), np.int32),
             np.zeros((size, game.max_plies + 1), record(kernels.ROW)),
-            np.zeros((size, game.max_plies + 1), game.state_dtype),
+            np.zeros((size, game.max_plies // game.keyframe_every + 1), game.state_dtype),
             np.zeros((size, game.max_plies + 1, game.num_players), np.float32),
             np.zeros((size, 16 * width), np.int32),
             np.zeros((size, 16 * width), np.float32),
@@ -267,7 +267,7 @@ class SelfPlay:
                 seats=tuple(self._seated(int(s)) for s in g.seats[b]),
                 outcome=outcome,
                 final_value=np.array(final, np.float32),
-                states=g.row_states[b, :n].copy(),
+                states=g.row_states[b, : -(-n // self.game.keyframe_every)].copy(),
                 action=np.array(rows["action"], np.int32),
                 to_play=rows["to_play"].astype(np.int8),
                 policy_weight=np.array(rows["policy_weight"], np.float32),

@@ -14,6 +14,7 @@ from ..games.game import (
     apply_action,
     chance_outcomes,
     initial,
+    keyframe_every,
     legal_actions,
     to_play,
 )
@@ -59,11 +60,12 @@ NEGLIGIBLE = np.float32(6e-5)
 
 
 @helper
-def note_row(game_row, rows, row_states, values, state, action, mover, seats):
-    """Append a row without weights and return it."""
+def note_row(game, game_row, rows, row_states, values, state, action, mover, seats):
+    """Append a row without weights and return it; every so many rows keep their state."""
     k = game_row.rows
     row = rows[k]
-    row_states[k] = state
+    if k % keyframe_every(game) == 0:
+        row_states[k // keyframe_every(game)] = state
     row.action = action
     row.to_play = mover
     row.policy_weight = f32(0)
@@ -106,7 +108,7 @@ def settle(game, seed, b, t, m, seats, reuse, max_plies):
         elif node.edge_count > 1:
             here.waits = SEARCH
             return
-        note_row(here, m.rows[b], m.row_states[b], m.values[b], states[0], action, mover, seats)
+        note_row(game, here, m.rows[b], m.row_states[b], m.values[b], states[0], action, mover, seats)
         advance_tree(game, tree, nodes, edges, states, t.scratch, t.legal, t.chance, action, reuse)
 
 
@@ -211,7 +213,9 @@ def move_games(game, rule, seed, t, m, numbers, own, ids, target, max_plies, reu
             t.result,
         )
         action = edges[best].action
-        row = note_row(here, m.rows[b], m.row_states[b], m.values[b], states[0], action, node.to_play, seats)
+        row = note_row(
+            game, here, m.rows[b], m.row_states[b], m.values[b], states[0], action, node.to_play, seats
+        )
         for seat in range(seats):
             m.values[b, k, seat] = t.result[seat]
         row.simulations = tree.finished
@@ -244,6 +248,7 @@ def play_others(game, rule, seed, t, m, numbers, own, ids, actions, max_plies, r
         tree, nodes, edges, states = t.trees[b], t.nodes[b], t.edges[b], t.states[b]
         here = m.games[b]
         note_row(
+            game,
             here,
             m.rows[b],
             m.row_states[b],
