@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -121,6 +122,26 @@ def test_gnubg_raises_where_it_does_not_understand(gnubg):
     with pytest.raises(GnubgError):
         gnubg.bearoff_equity(START)
     assert gnubg.board("4HPwATDgc/ABMA") == START, "it goes on after an error"
+
+
+def test_positions_hold_the_rare_cases():
+    counts = Counter()
+    for board, roll in positions(500):
+        dice = dice_of(roll)
+        must, most = slow.required(board, dice), len(max(slow.required(board, dice), key=len))
+        singles = {die for die in dice if slow.movements(board, die)}
+        counts["double cut short"] += len(dice) == 4 and 0 < most < 4
+        counts["larger of two"] += len(dice) == 2 and most == 1 and len(singles) == 2
+        counts["smaller alone"] += must == {(min(dice),)}
+        counts["nothing to play"] += most == 0
+        first = {(die, *step) for die in singles for step in slow.movements(board, die)}
+        counts["a movement that would waste the other die"] += len(slow.first_movements(board, dice)) < len(
+            first
+        )
+        counts["several on the bar"] += board.mine[BAR] > 1
+        counts["a die larger than the point"] += any(die > source > t == 0 for die, source, t in first)
+        counts["won"] += any(map(slow.points_won, slow.results(board, dice)))
+    assert len(counts) == 8 and min(counts.values()) >= 5, counts
 
 
 # The game: whole turns.
