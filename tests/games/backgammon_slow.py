@@ -231,20 +231,47 @@ def synthetic(rng, kind):
         theirs = scattered(rng, [*range(17, 25), BAR], rng.randint(1, 4), opposite(mine))
         home = {p: 2 for p in rng.sample(range(1, 7), 3)}
         theirs = side({**{p: theirs[p] for p in SLOTS if theirs[p]}, **home})
+    elif kind == "walled in":
+        # One or two checkers behind five walls, the rest too deep to move or bear off.
+        walls = {p: 2 for p in rng.sample(range(1, 23), 5)}
+        theirs = scattered(rng, SLOTS, 5)
+        theirs = side({p: walls.get(p, 0) + theirs[p] for p in SLOTS})
+        back = scattered(rng, [*range(7, 25), BAR], rng.randint(1, 2), opposite(theirs))
+        low = [p for p in (1, 2, 3) if p not in opposite(theirs)]
+        rest = scattered(rng, low, 13) if low else side({})
+        mine = side({p: back[p] + rest[p] for p in SLOTS})
     else:
         assert kind == "last checkers"
         mine = scattered(rng, range(1, 8), rng.randint(1, 3))
-        theirs = scattered(rng, SLOTS, rng.choice([1, 14, 15]), opposite(mine))
+        # None borne off makes a gammon, of which none beyond the 18 point is no backgammon.
+        slots = rng.choice([SLOTS, range(1, 19)])
+        theirs = scattered(rng, slots, rng.choice([1, 14, 15, 15]), opposite(mine))
     board = Board(mine, theirs)
     assert is_possible(board), (kind, board)
     return board
 
 
-KINDS = ("anywhere", "crowded bar", "prime", "bear-off", "contact bear-off", "last checkers")
+KINDS = ("anywhere", "crowded bar", "prime", "bear-off", "contact bear-off", "last checkers", "walled in")
+
+
+def is_restricted(board, dice):
+    """True where the rule on which numbers must be played forbids an end of the turn."""
+    return len(results(board, dice)) < len({end for _, end in endings(board, dice)})
+
+
+def restricted(rng):
+    """Return (board, roll) at which some order of movements is not a legal turn."""
+    while True:
+        board, roll = synthetic(rng, "walled in"), tuple(rng.sample(range(1, 7), 2))
+        if is_restricted(board, dice_of(roll)):
+            return board, roll
 
 
 def sample(seed, count):
-    """Return `count` (board, roll): half from random games, half synthetic, every roll in turn."""
+    """Return `count` (board, roll): half from random games, half made.
+
+    Of the made ones an eighth is restricted; the others are of every kind with every roll in turn.
+    """
     rng = random.Random(seed)
     rolls = [(a, b) for a in range(1, 7) for b in range(1, 7)]
     played = []
@@ -252,5 +279,10 @@ def sample(seed, count):
         # A game gives about 90 turns; some of each keep the games many.
         turns = list(games(rng, 1))
         played += rng.sample(turns, min(10, len(turns)))
-    made = [(synthetic(rng, KINDS[i % len(KINDS)]), rolls[i // len(KINDS) % 36]) for i in range(count // 2)]
+    made = []
+    for i in range(count // 2):
+        if i % 8 == 7:
+            made.append(restricted(rng))
+        else:
+            made.append((synthetic(rng, KINDS[i % len(KINDS)]), rolls[i // len(KINDS) % 36]))
     return played[: count - count // 2] + made

@@ -131,7 +131,9 @@ def test_positions_hold_the_rare_cases():
         must, most = slow.required(board, dice), len(max(slow.required(board, dice), key=len))
         singles = {die for die in dice if slow.movements(board, die)}
         counts["double cut short"] += len(dice) == 4 and 0 < most < 4
-        counts["larger of two"] += len(dice) == 2 and most == 1 and len(singles) == 2
+        longest = {end for played, end in slow.endings(board, dice) if len(played) == most}
+        counts["larger of two"] += longest != slow.results(board, dice)
+        counts["both dice"] += slow.is_restricted(board, dice) and most == 2
         counts["smaller alone"] += must == {(min(dice),)}
         counts["nothing to play"] += most == 0
         first = {(die, *step) for die in singles for step in slow.movements(board, die)}
@@ -141,7 +143,7 @@ def test_positions_hold_the_rare_cases():
         counts["several on the bar"] += board.mine[BAR] > 1
         counts["a die larger than the point"] += any(die > source > t == 0 for die, source, t in first)
         counts["won"] += any(map(slow.points_won, slow.results(board, dice)))
-    assert len(counts) == 8 and min(counts.values()) >= 5, counts
+    assert len(counts) == 9 and min(counts.values()) >= 5, counts
 
 
 # The game: whole turns.
