@@ -260,10 +260,14 @@ def is_restricted(board, dice):
 
 
 def restricted(rng):
-    """Return (board, roll) at which some order of movements is not a legal turn."""
+    """Return (board, roll): an order of movements is no legal turn, or a double is cut short."""
+    double = rng.random() < 0.3
     while True:
         board, roll = synthetic(rng, "walled in"), tuple(rng.sample(range(1, 7), 2))
-        if is_restricted(board, dice_of(roll)):
+        dice = (roll[0],) * 4 if double else dice_of(roll)
+        if double and 0 < max(map(len, required(board, dice))) < 4:
+            return board, roll[:1] * 2
+        if not double and is_restricted(board, dice):
             return board, roll
 
 
@@ -276,9 +280,9 @@ def sample(seed, count):
     rolls = [(a, b) for a in range(1, 7) for b in range(1, 7)]
     played = []
     while len(played) < count - count // 2:
-        # A game gives about 90 turns; some of each keep the games many.
+        # A game gives about 100 turns; some of each keep the games many.
         turns = list(games(rng, 1))
-        played += rng.sample(turns, min(10, len(turns)))
+        played += rng.sample(turns, min(20, len(turns)))
     made = []
     for i in range(count // 2):
         if i % 8 == 7:
