@@ -274,7 +274,8 @@ class BearoffTable:
     """
 
     def __init__(self, checkers: int, wins: npt.NDArray[np.uint16]) -> None:
-        self.checkers, self.wins = checkers, wins
+        self.checkers, self.wins = checkers, wins.view()
+        self.wins.flags.writeable = False  # as a mapped file is, so one compiled reader serves both
         self.plays = plays_of(checkers)
 
     def equity(self, mine: Sequence[int], yours: Sequence[int]) -> float:
@@ -301,7 +302,7 @@ class BearoffTable:
           states: backgammon records `[n]`.
 
         Returns:
-          `f4 [n]`, points, 0 outside the table; `bool [n]`, whether the state is in it; finished ones are not.
+          `f4 [n]`, points, 0 outside the table; `bool [n]`, whether it is in it; finished games are not.
         """
         equity, inside = np.zeros(len(states), np.float32), np.zeros(len(states), np.bool_)
         look_up(states, self.checkers, *self.plays, self.wins, equity, inside)
