@@ -16,17 +16,14 @@ from zeroloop.errors import ConfigError, IllegalAction, InvalidState, PlayerErro
 from zeroloop.games import make
 from zeroloop.games.game import CHANCE
 from zeroloop.players.bearoff import (
-    HANDS,
     BearoffEvaluator,
     BearoffPlayer,
     BearoffTable,
     bearoff_regret,
     bearoff_table,
-    build,
     cache_folder,
-    home_positions,
-    plays_of,
 )
+from zeroloop.players.bearoff_solver import HANDS, build, home_positions, plays_of
 from zeroloop.search.forest import Evaluation, Leaves
 
 GAME = make("backgammon")
