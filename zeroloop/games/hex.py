@@ -115,23 +115,15 @@ def place(state, seat, row, column):
 def spread(state, seat, edge, row):
     """Link to the edge every stone of the seat that a chain joins to a linked one, from this row on."""
     size = state.stones.shape[1]
-    first, last = row, row
-    # Rows first..last have changed; sweep there and one row beyond, down and up, until nothing changes.
-    while first <= last:
-        low, high = max(first - 1, 0), min(last + 1, size - 1)
-        first, last = size, -1
-        for r in range(low, size):
-            if r > high:
-                break
-            if link_row(state, seat, edge, r):
-                first, last = min(first, r), max(last, r)
-                high = min(max(high, r + 1), size - 1)
-        r = high
-        while r >= low:
-            if link_row(state, seat, edge, r):
-                first, last = min(first, r), max(last, r)
-                low = max(min(low, r - 1), 0)
-            r -= 1
+    step, still = 1, 0
+    row = max(row - 1, 0)
+    # Row by row down and up, until nothing has changed all the way down and up.
+    while still < 2 * size:
+        still = 0 if link_row(state, seat, edge, row) else still + 1
+        if row + step < 0 or row + step == size:
+            step = -step
+        else:
+            row += step
 
 
 @helper
@@ -209,9 +201,11 @@ def backwards(bits, size):
 
 def heuristic(state, seat):
     """Compare how many stones each seat lacks; having the move is worth half a stone."""
-    lead = stones_lacking(state, 1 - seat) - stones_lacking(state, seat)
-    tempo = 0.5 if state.mover == seat else -0.5
-    return (lead + tempo) / (1.0 + abs(lead + tempo))
+    lead = 0.5 if state.mover == seat else -0.5
+    for k in range(2):
+        lacking = stones_lacking(state, k)
+        lead += -lacking if k == seat else lacking
+    return lead / (1.0 + abs(lead))
 
 
 @helper
@@ -222,49 +216,41 @@ def stones_lacking(state, seat):
     both: if one is taken, the other still joins them.
     """
     size = state.stones.shape[1]
-    lacking = 0
+    lacking, through_stones = 0, True
     while True:
-        grow_through_stones(state, seat)
-        arrived = False
-        for row in range(size):
-            if state.reach[row] & near_edge(state, seat, 1, row):
-                arrived = True
-        if arrived or lacking == size:
-            break
-        grow_by_a_stone(state, seat)
-        lacking += 1
+        grown = grow(state, seat, through_stones)
+        if not through_stones:
+            lacking += 1
+            through_stones = True
+        elif not grown:
+            arrived = lacking == size
+            for row in range(size):
+                if state.reach[row] & near_edge(state, seat, 1, row):
+                    arrived = True
+            if arrived:
+                break
+            through_stones = False
     for row in range(size):
         state.reach[row] = 0
     return lacking
 
 
 @helper
-def grow_through_stones(state, seat):
-    """Add to `reach` every stone of the seat that touches it or is bridged to it, as far as that goes."""
-    size = state.stones.shape[1]
-    growing = True
-    while growing:
-        growing = False
-        for k in range(2 * size):
-            row = k if k < size else 2 * size - 1 - k
-            old = int(state.reach[row])
-            up2 = int(state.reach[row - 2]) if row > 1 else 0
-            up1 = int(state.reach[row - 1]) if row > 0 else 0
-            new = old | (int(state.stones[seat, row]) & near(state, seat, row, up2, up1))
-            if new != old:
-                state.reach[row] = new
-                growing = True
+def grow(state, seat, through_stones):
+    """Add to `reach` the seat's stones, or the empty cells, that touch it or are bridged to it.
 
-
-@helper
-def grow_by_a_stone(state, seat):
-    """Add to `reach` every empty cell that touches it or is bridged to it."""
+    Returns whether there were any. Through stones a sweep goes as far as it leads, by empty cells one step.
+    """
     size = state.stones.shape[1]
-    up2, up1 = 0, 0
+    up2, up1, grown = 0, 0, False
     for row in range(size):
         old = int(state.reach[row])
-        state.reach[row] = old | (empty(state, row) & near(state, seat, row, up2, up1))
-        up2, up1 = up1, old
+        cells = int(state.stones[seat, row]) if through_stones else empty(state, row)
+        new = old | (cells & near(state, seat, row, up2, up1))
+        state.reach[row] = new
+        grown = grown or new != old
+        up2, up1 = up1, new if through_stones else old
+    return grown
 
 
 @helper

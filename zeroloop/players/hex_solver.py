@@ -33,6 +33,9 @@ U0, U1, U2, U62, U63 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(62), 
 MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xFF51AFD7ED558CCD))
 U29, U32 = np.uint64(29), np.uint64(32)
 
+STONE, REPLY, FAR = 32, 64, 99
+"""Promise lost for each stone that a cell lacks, and gained by a reply that has won against another move."""
+
 FIRST, SECOND, MUST, CARRIER, MOVE = range(5)
 """Columns of `Tables.frames`: the seats' stones, cells still to try, carrier if all lose, last cell tried."""
 
@@ -160,7 +163,7 @@ def _measure(own: Bits, empty: Bits, seat: Any, t: Tables) -> None:
             lacking += 1
         for cell in range(cells):
             if (empty & ~seen) >> np.uint64(cell) & U1:
-                t.distance[seat, cell] = 99
+                t.distance[seat, cell] = FAR
 
 
 @helper
@@ -172,7 +175,7 @@ def _rate(first: Bits, second: Bits, depth: Any, t: Tables) -> None:
     for cell in range(t.size * t.size):
         row, column = cell // t.size, cell % t.size
         off = abs(2 * row - t.size + 1) + abs(2 * column - t.size + 1)
-        t.scores[depth, cell] = -32 * (t.distance[0, cell] + t.distance[1, cell]) - off
+        t.scores[depth, cell] = -STONE * (t.distance[0, cell] + t.distance[1, cell]) - off
 
 
 @helper
@@ -186,72 +189,77 @@ def _pick(depth: Any, t: Tables) -> Any:
     return best
 
 
+@helper
+def _seen(first: Bits, second: Bits, seat: Any, depth: Any, t: Tables) -> Any:
+    """Return (known, whether the seat to move wins, carrier); begin the node if nothing is known."""
+    own = first if seat == 0 else second
+    theirs = second if seat == 0 else first
+    empty = t.board & ~(first | second)
+    direct = _winning_cells(own, empty, seat, t)
+    if direct != U0:
+        return True, True, _lowest(direct)
+    held = _bridged(theirs, empty, 1 - seat, t)
+    if held != U0:
+        return True, False, held
+    tag = first | (U2 | np.uint64(seat)) << U62
+    slot = _slot(tag, second, t)
+    if t.entries[slot, 0] == tag and t.entries[slot, 1] & t.board == second:
+        return True, t.entries[slot, 1] >> U63 != U0, t.entries[slot, 2]
+    # The other seat joins its edges at once unless this cell is taken; two such cells are `held`.
+    threats = _winning_cells(theirs, empty, 1 - seat, t)
+    t.frames[depth, FIRST], t.frames[depth, SECOND] = first, second
+    t.frames[depth, MUST] = threats if threats != U0 else empty
+    t.frames[depth, CARRIER] = threats
+    _rate(first, second, depth, t)
+    t.nodes[0] += 1
+    return False, False, U0
+
+
+@helper
+def _keep(depth: Any, seat: Any, wins: Any, carrier: Bits, t: Tables) -> None:
+    """Remember a node that has been searched, in place of any other in its slot."""
+    tag = t.frames[depth, FIRST] | (U2 | np.uint64(seat)) << U62
+    second = t.frames[depth, SECOND]
+    slot = _slot(tag, second, t)
+    t.entries[slot, 0] = tag
+    t.entries[slot, 1] = second | (np.uint64(wins) << U63)
+    t.entries[slot, 2] = carrier
+
+
 @kernel
 def _solve(first: Bits, second: Bits, mover: Any, t: Tables) -> Any:
     """Return whether the seat to move wins a position that is not over."""
-    t.frames[0, FIRST], t.frames[0, SECOND] = first, second
-    depth = 0
-    # What is known of the node just left, for its mover.
-    wins, carrier = False, U0
-    reply: Any = -1
-    entering = True
+    depth, seat = 0, mover
     while True:
-        seat = mover if depth & 1 == 0 else 1 - mover
-        first, second = t.frames[depth, FIRST], t.frames[depth, SECOND]
-        own = first if seat == 0 else second
-        theirs = second if seat == 0 else first
-        tag = first | (U2 | np.uint64(seat)) << U62
-        slot = _slot(tag, second, t)
-        known = False
-        if entering:
-            empty = t.board & ~(first | second)
-            direct = _winning_cells(own, empty, seat, t)
-            threats = _winning_cells(theirs, empty, 1 - seat, t)
-            held = _bridged(theirs, empty, 1 - seat, t)
-            reply = -1
-            if direct != U0:
-                known, wins, carrier = True, True, _lowest(direct)
-            elif held != U0:
-                known, wins, carrier = True, False, held
-            elif t.entries[slot, 0] == tag and t.entries[slot, 1] & ~(U1 << U63) == second:
-                known, wins = True, t.entries[slot, 1] >> U63 != U0
-                carrier = t.entries[slot, 2]
-            else:
-                t.nodes[0] += 1
-                t.frames[depth, MUST] = threats if threats != U0 else empty
-                t.frames[depth, CARRIER] = threats
-                _rate(first, second, depth, t)
-        else:
-            move = t.frames[depth, MOVE]
-            if wins:
-                # The other seat wins after this move, on its carrier.
-                t.frames[depth, CARRIER] |= carrier
-                t.frames[depth, MUST] &= carrier
-                if reply >= 0:
-                    t.scores[depth, reply] += 64
-                known = t.frames[depth, MUST] == U0
-                wins, carrier, reply = False, t.frames[depth, CARRIER], -1
-            else:
-                known, wins = True, True
-                carrier |= U1 << move
-                reply = np.int64(move)
-            if known:
-                t.entries[slot, 0] = tag
-                t.entries[slot, 1] = second | (np.uint64(wins) << U63)
-                t.entries[slot, 2] = carrier
-        if known:
+        known, wins, carrier = _seen(first, second, seat, depth, t)
+        reply: Any = -1  # the winning move of a node just left
+        while known:
             if depth == 0:
                 return wins
             depth -= 1
-            entering = False
-            continue
+            seat = 1 - seat
+            if wins:
+                # The other seat wins after this move; it would after any move outside its carrier.
+                t.frames[depth, CARRIER] |= carrier
+                t.frames[depth, MUST] &= carrier
+                if reply >= 0:
+                    t.scores[depth, reply] += REPLY
+                known = t.frames[depth, MUST] == U0
+                wins, carrier, reply = False, t.frames[depth, CARRIER], -1
+            else:
+                wins, reply = True, np.int64(t.frames[depth, MOVE])
+                carrier |= U1 << t.frames[depth, MOVE]
+            if known:
+                _keep(depth, seat, wins, carrier, t)
         cell = np.uint64(_pick(depth, t))
         t.frames[depth, MOVE] = cell
-        stone = U1 << cell
-        t.frames[depth + 1, FIRST] = first | stone if seat == 0 else first
-        t.frames[depth + 1, SECOND] = second | stone if seat == 1 else second
+        first, second = t.frames[depth, FIRST], t.frames[depth, SECOND]
+        if seat == 0:
+            first |= U1 << cell
+        else:
+            second |= U1 << cell
+        seat = 1 - seat
         depth += 1
-        entering = True
 
 
 @helper
