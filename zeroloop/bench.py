@@ -11,11 +11,22 @@ from typing import Any
 
 import numpy as np
 
+from . import draws
+from .compiled import kernel
 from .config import Config
 from .episode import Episode
 from .evaluator import UniformEvaluator
 from .evaluator.choice import Choice, choose, make_evaluator, relative_points, shapes_of
-from .games.game import Game
+from .games.game import (
+    CHANCE,
+    TERMINAL,
+    Game,
+    apply_action,
+    chance_outcomes,
+    initial,
+    legal_actions,
+    to_play,
+)
 from .learner import Learner
 from .networks import build
 from .replay import Replay
@@ -72,10 +83,9 @@ class _SearchRunner:
         self.answer = evaluator.result(evaluator.submit(self.forest.waiting()))
         start = game.states(1)
         start[0] = game.initial_state()
-        self.start = np.repeat(start, games)
-        f = self.forest
-        f.plant(f.all, self.start, f.all.astype(np.uint64), np.zeros(games, np.int32))
-        self._begin(f.all)
+        self.moves = 0
+        self._plant(self.forest.all, np.repeat(start, games))
+        self._begin(self.forest.all)
 
     def _begin(self, ids: Any) -> None:
         n = len(ids)
@@ -97,10 +107,43 @@ class _SearchRunner:
         f = self.forest
         result = f.results(ids, np.ones(len(ids)))
         f.advance(ids, result.action, self.reuse)
-        over = ids[f.trees.nodes[ids, 0]["to_play"] < 0]
-        if len(over):
-            f.plant(over, self.start[: len(over)], over.astype(np.uint64), np.zeros(len(over), np.int32))
+        roots = f.trees.nodes[ids, 0]
+        waits = ids[(roots["to_play"] < 0) | (roots["edge_count"] == 1)]
+        if len(waits):
+            self._plant(waits, f.trees.states[waits, 0])
         self._begin(ids)
+
+    def _plant(self, ids: Any, states: Any) -> None:
+        """Plant these states, or what comes after them where no seat has a choice."""
+        self.moves += 1
+        game, width = self.game, max(self.game.max_legal, self.game.max_chance)
+        scratch = np.zeros(width, np.int32), np.zeros(max(game.max_chance, 1), np.float32)
+        play_to_choice(game, self.forest.seed, self.moves, states, *scratch)
+        self.forest.plant(ids, states, ids.astype(np.uint64), np.zeros(len(ids), np.int32))
+
+
+@kernel
+def play_to_choice(game, seed, key, states, legal, chance):
+    """Play dice and forced moves until a seat has a choice; a game that ends begins anew."""
+    for i in range(states.shape[0]):
+        state, ply = states[i], 0
+        while True:
+            mover, pick, k = to_play(game, state), 0, 0
+            if mover == TERMINAL:
+                initial(game, state, key)
+            elif mover == CHANCE:
+                k = chance_outcomes(game, state, legal, chance)
+                u = draws.uniform(seed, draws.CHANCE, key, i, ply)
+                running = np.float64(chance[0])
+                while pick < k - 1 and running <= u:
+                    pick += 1
+                    running += np.float64(chance[pick])
+                apply_action(game, state, legal[pick])
+            elif legal_actions(game, state, legal) > 1:
+                break
+            else:
+                apply_action(game, state, legal[0])
+            ply += 1
 
 
 def bench_inference(

@@ -212,6 +212,7 @@ def digest(run: pathlib.Path, as_json: bool) -> None:
 @click.argument("game", callback=_given)
 @click.option("--position", default=None, help="Position text; see the game's page.")
 @click.option("--moves", default="", help="Moves from the start, separated by spaces.")
+@click.option("--dice", default="", help="The roll that comes next, such as 31 in backgammon.")
 @click.option(
     "--stdin",
     "from_stdin",
@@ -224,6 +225,7 @@ def state(
     game: str,
     position: str | None,
     moves: str,
+    dice: str,
     from_stdin: bool,
     sets: tuple[str, ...],
     as_json: bool,
@@ -239,9 +241,21 @@ def state(
             click.echo(json.dumps(answer), nl=True)
         return
     if as_json:
-        click.echo(json.dumps(describe_state(made, position, moves)))
+        click.echo(json.dumps(describe_state(made, position, moves, dice)))
     else:
-        click.echo(render_state(made, position, moves))
+        click.echo(render_state(made, position, moves, dice))
+
+
+@main.command()
+@click.argument("fen")
+@click.argument("depth", type=click.IntRange(0, 12))
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE")
+@_json_flag
+def perft(fen: str, depth: int, sets: tuple[str, ...], as_json: bool) -> None:
+    """Count the move sequences of DEPTH plies from FEN (or `start`) in chess."""
+    from .query import count_moves
+
+    _print(count_moves(_game("chess", sets), fen, depth), as_json)
 
 
 @main.command()

@@ -24,8 +24,8 @@ SIMULATIONS = 128
 """Of an evaluated model where neither its name nor a flag says a number."""
 
 
-def position_of(game: Game, position: str | None, moves: str) -> State:
-    """Return the state after the moves from a position (default: the start).
+def position_of(game: Game, position: str | None, moves: str, dice: str = "") -> State:
+    """Return the state after the moves, and then the dice, from a position (default: the start).
 
     Raises:
       InvalidState, IllegalAction: a bad position or move; the message says what is allowed.
@@ -33,12 +33,18 @@ def position_of(game: Game, position: str | None, moves: str) -> State:
     state = game.parse_position(position) if position else game.initial_state()
     for name in moves.split():
         game.play(state, game.parse_action(state, name))
+    if dice:
+        if game.rules["to_play"](state) != CHANCE:
+            raise InvalidState(
+                f"{game.id}: dice '{dice}' cannot be set in '{game.position(state)}': it is not before a roll."
+            )
+        game.play(state, game.parse_action(state, dice))
     return state
 
 
-def describe_state(game: Game, position: str | None, moves: str) -> dict[str, Any]:
-    """Return a position as plain data: who moves, what is legal, how it ended."""
-    state = position_of(game, position, moves)
+def describe_state(game: Game, position: str | None, moves: str, dice: str = "") -> dict[str, Any]:
+    """Return a position as plain data: who moves, what is legal, how it ended, what the game adds."""
+    state = position_of(game, position, moves, dice)
     mover = int(game.rules["to_play"](state))
     kind: int | str = {CHANCE: "chance", TERMINAL: "terminal"}.get(mover, mover)
     return {
@@ -49,24 +55,29 @@ def describe_state(game: Game, position: str | None, moves: str) -> dict[str, An
         "chance": [{"outcome": a, "probability": p} for a, p in game.chance(state)],
         "position": game.position(state),
         "rules_identity": rules_identity(game),
+        **game.details(state, bool(dice)),
     }
 
 
-def render_state(game: Game, position: str | None, moves: str) -> str:
+def render_state(game: Game, position: str | None, moves: str, dice: str = "") -> str:
     """Return a position for people."""
-    state = position_of(game, position, moves)
-    found = describe_state(game, position, moves)
+    state = position_of(game, position, moves, dice)
+    found = describe_state(game, position, moves, dice)
     told = f"seat {found['to_play']} to move"
     if found["terminal"]:
         told = f"the game is over; points {found['points']}"
     elif found["chance"]:
         told = "a chance outcome comes next"
     names = " ".join(row["name"] for row in found["legal"])
-    return f"{game.render(state)}\n{told}\nlegal: {names}\nposition: {found['position']}"
+    lines = [game.render(state), told, f"legal: {names}", f"position: {found['position']}"]
+    for name, value in game.details(state, bool(dice)).items():
+        shown = " ".join(map(str, value)) if isinstance(value, list) else value
+        lines.append(f"{name}: {shown}")
+    return "\n".join(lines)
 
 
 def query_lines(game: Game, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Answer one query per line: moves, or JSON with `position` and `moves`; errors answer in kind."""
+    """Answer one query per line: moves, or JSON with `position`, `moves`, `dice`; errors answer in kind."""
     for line in lines:
         try:
             yield describe_state(game, *_query(line.strip()))
@@ -74,22 +85,21 @@ def query_lines(game: Game, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
             yield {"error": str(error)}
 
 
-def _query(text: str) -> tuple[str | None, str]:
-    """Return (position, moves) of one query; InvalidState where it is none."""
+def _query(text: str) -> tuple[str | None, str, str]:
+    """Return (position, moves, dice) of one query; InvalidState where it is none."""
     if not text.startswith("{"):
-        return None, text
+        return None, text, ""
     try:
         query = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidState(f"'{text[:60]}' is not JSON ({error}).") from error
-    unknown = set(query) - {"position", "moves"}
+    unknown = set(query) - {"position", "moves", "dice"}
     if unknown:
-        raise InvalidState(f"unknown key '{min(unknown)[:60]}'; allowed: position, moves.")
-    position, moves = query.get("position"), query.get("moves", "")
-    for key, value in (("position", position), ("moves", moves)):
-        if not isinstance(value, str) and (key == "moves" or value is not None):
+        raise InvalidState(f"unknown key '{min(unknown)[:60]}'; allowed: position, moves, dice.")
+    for key, value in query.items():
+        if not isinstance(value, str) and (key != "position" or value is not None):
             raise InvalidState(f"'{key}' is {_shown(value)}; it must be text in quotes.")
-    return position, moves
+    return query.get("position"), query.get("moves", ""), query.get("dice", "")
 
 
 def _shown(value: Any) -> str:
@@ -97,6 +107,21 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
     return json.dumps(value)[:40]
+
+
+def count_moves(game: Game, fen: str, depth: int) -> dict[str, Any]:
+    """Return how many sequences of `depth` moves a chess position has, with the seconds that it took.
+
+    Raises:
+      InvalidState: no FEN.
+    """
+    from .games.chess import perft
+
+    start = game.position(game.initial_state()) if fen == "start" else fen
+    perft(game, start, 1)  # compiles
+    begun = time.perf_counter()
+    nodes = perft(game, start, depth)
+    return {"position": start, "depth": depth, "nodes": nodes, "seconds": time.perf_counter() - begun}
 
 
 def solve_file(game: Game, path: pathlib.Path, weak: bool, threads: int) -> dict[str, Any]:

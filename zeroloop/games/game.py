@@ -132,6 +132,7 @@ class Game:
         action_name: Callable[[State, int], str] | None = None,
         position: Callable[[State], str] | None = None,
         parse_position: Callable[[State, str], None] | None = None,
+        details: Callable[[State, bool], Mapping[str, Any]] | None = None,
     ) -> None:
         self.name, self.version = name, version
         self.options = dict(options or {})
@@ -149,6 +150,7 @@ class Game:
         self.rules = {name: getattr(rule, "py_func", rule) for name, rule in rules.items()}
         self._render, self._action_name = render, action_name
         self._position, self._parse_position = position, parse_position
+        self._details = details
         facts = (
             name,
             num_players,
@@ -293,6 +295,10 @@ class Game:
         out = self.states(1)
         out.view(np.uint8)[:] = np.frombuffer(raw, np.uint8)
         return out[0]
+
+    def details(self, state: State, rolled: bool = False) -> dict[str, Any]:
+        """Return what the game tells of a position beside the contract; `rolled`: its dice were just given."""
+        return dict(self._details(state, rolled)) if self._details else {}
 
     def describe(self) -> str:
         """Return the facts that belong to the rules identity as canonical JSON."""
