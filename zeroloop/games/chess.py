@@ -12,8 +12,8 @@ from .chess_moves import (
     ACTIONS,
     LAST_CLOCK,
     OUTCOMES,
-    list_moves,
-    move,
+    apply_action,
+    legal_actions,
     occurrences,
     set_up,
     state_dtype,
@@ -46,14 +46,6 @@ PLANES, PLANES_OF_PAST = 20, 12
 
 def to_play(state):
     return TERMINAL if state.over != 0 else state.mover
-
-
-def legal_actions(state, out):
-    return list_moves(state, out)
-
-
-def apply_action(state, action):
-    move(state, action)
 
 
 def outcome(state):
@@ -124,7 +116,7 @@ def apply_past(state, action):
     state.past[0, 1] = flip(pieces[KNIGHT] | pieces[BISHOP] | pieces[KING])
     state.past[0, 2] = flip(pieces[ROOK] | pieces[QUEEN] | pieces[KING])
     state.past[0, 3] = flip(state.sides[0])
-    move(state, action)
+    apply_action(state, action)
 
 
 @inlined

@@ -248,7 +248,7 @@ def list_plane(out, k, plane, squares):
 
 
 @inlined
-def list_moves(state, out):
+def legal_actions(state, out):
     """Write the legal ids, ascending, whether or not the game is drawn, and return how many."""
     pieces, own, other = state.pieces, state.sides[0], state.sides[1]
     danger, pinned, target = threats(pieces, own, other)
@@ -356,7 +356,7 @@ def castle(state, square, target):
 
 
 @inlined
-def move(state, action):
+def apply_action(state, action):
     """Play a legal action and settle whether the game is over."""
     square, plane = int(action) & 63, int(action) >> 6
     target = square + OFFSET[plane]

@@ -110,7 +110,7 @@ WHOLE_PHASE = 24
 """Weight of all pieces at the start."""
 
 
-inlined: Any = register_jitable(forceinline=True, **OPTIONS)
+inlined: Any = register_jitable(**OPTIONS)
 """Like `helper`, but plain Python calls it as plain Python: naming a move compiles nothing."""
 
 

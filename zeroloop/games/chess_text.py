@@ -14,8 +14,8 @@ from .chess_moves import (
     LAST_CLOCK,
     OFFSET,
     PROMOTION_PLANES,
-    list_moves,
-    move,
+    apply_action,
+    legal_actions,
     occurrences,
     passant_pawns,
     set_up,
@@ -318,12 +318,12 @@ def play_moves(names: list[str], chess960: bool) -> npt.NDArray[np.uint64]:
     set_up(state, parse_fen(START, False))
     ids = np.zeros(256, np.int32)
     for number, name in enumerate(names, 1):
-        legal = {action_name(state, int(a), False): int(a) for a in ids[: list_moves(state, ids)]}
+        legal = {action_name(state, int(a), False): int(a) for a in ids[: legal_actions(state, ids)]}
         if name not in legal or state.over:
             raise InvalidState(
                 f"chess: move {number}, '{name}', is not legal there; allowed: {', '.join(legal)}."
             )
-        move(state, legal[name])
+        apply_action(state, legal[name])
     facts = int(state.mover) + 2 * int(state.clock) + 256 * int(state.number)
     words = [*state.pieces, *state.sides, state.castling, state.passant, np.uint64(facts)]
     return np.array(words, np.uint64)
