@@ -133,7 +133,7 @@ def compare_games(count, seed, results_every):
 
 
 @pytest.mark.parametrize(
-    ("count", "results_every"), [(30, 5), pytest.param(2_000, 10, marks=pytest.mark.slow)]
+    ("count", "results_every"), [(30, 5), pytest.param(2_000, 40, marks=pytest.mark.slow)]
 )
 def test_random_games_run_as_openspiel_has_them(count, results_every):
     counts = compare_games(count, seed=count, results_every=results_every)
