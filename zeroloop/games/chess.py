@@ -196,6 +196,11 @@ def repetitions(state):
     return int(occurrences(state))
 
 
+def details(state, rolled):
+    """Return what the command line tells of a position beside the contract."""
+    return {"repetitions": repetitions(state)}
+
+
 def make(fen="", openings="", chess960=False, history=0, max_plies=512):
     """Return chess.
 
@@ -271,4 +276,5 @@ def make(fen="", openings="", chess960=False, history=0, max_plies=512):
         action_name=action_name,
         position=chess_text.position,
         parse_position=parse_position,
+        details=details,
     )

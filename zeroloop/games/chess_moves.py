@@ -115,12 +115,12 @@ def threats(pieces, own, other):
     danger = pawn_attacks_down(pieces[PAWN] & other)
     danger |= knight_attacks(pieces[KNIGHT] & other) | king_attacks(pieces[KING] & other)
     pinned = ZERO
-    target = ALL
-    if danger & king:
-        target = pawn_attacks_up(king) & pieces[PAWN] & other
-        target |= knight_attacks(king) & pieces[KNIGHT] & other
-        if target & (target - ONE):
-            target = ZERO
+    target = pawn_attacks_up(king) & pieces[PAWN] & other
+    target |= knight_attacks(king) & pieces[KNIGHT] & other
+    if target == ZERO:
+        target = ALL
+    elif target & (target - ONE):
+        target = ZERO
     orthogonal = (pieces[ROOK] | pieces[QUEEN]) & other
     diagonal = (pieces[BISHOP] | pieces[QUEEN]) & other
     for d in range(8):

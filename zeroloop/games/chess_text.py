@@ -15,8 +15,8 @@ from .chess_moves import (
     OFFSET,
     PROMOTION_PLANES,
     apply_action,
+    dead,
     legal_actions,
-    occurrences,
     passant_pawns,
     set_up,
     state_dtype,
@@ -98,7 +98,14 @@ def position(state: Any) -> str:
     square = square_name((passant.bit_length() - 1) ^ 56 * mover) if passant else "-"
     castling = castling_letters(state, board) or "-"
     fen = f"{'/'.join(rows)} {'wb'[mover]} {castling} {square} {state.clock} {state.number}"
-    return fen + (" repetition" if state.over == DRAWN and occurrences(state) >= 3 else "")
+    return fen + (" repetition" if drawn_by_repetition(state) else "")
+
+
+def drawn_by_repetition(state: Any) -> bool:
+    """Return whether nothing that a FEN tells has drawn the game."""
+    if state.over != DRAWN or state.clock >= LAST_CLOCK or dead(state.pieces):
+        return False
+    return bool(legal_actions(state, np.zeros(256, np.int32)))
 
 
 def castling_letters(state: Any, board: Board) -> str:
