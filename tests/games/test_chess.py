@@ -8,13 +8,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from tests.games.chess_play import DRAW, MATED, POLICIES, SPARSE, end_of, play_on
 from tests.games.oracles import need
-from zeroloop.compiled import kernel
 from zeroloop.errors import GameError, IllegalAction, InvalidState
 from zeroloop.games import TERMINAL, make
 from zeroloop.games.check import check_game
 from zeroloop.games.chess import perft, repetitions
-from zeroloop.games.game import apply_action, legal_actions, outcome, to_play
 from zeroloop.match import openings, play_match
 from zeroloop.players.minimax import MinimaxPlayer
 from zeroloop.players.random import RandomPlayer
@@ -22,9 +21,6 @@ from zeroloop.players.random import RandomPlayer
 START = "rnbqkbnr/pppppppp/8/8/8/8/PPPPPPPP/RNBQKBNR w KQkq - 0 1"
 CHESS = make("chess")
 CHESS960 = make("chess", chess960=True)
-DRAW, MATED = 2, (1, 0)
-"""Rows of the outcome table: a draw, and the row by the seat that is mated."""
-
 KNOWN_COUNTS = {
     START: [20, 400, 8902, 197281, 4865609],
     "r3k2r/p1ppqpb1/bn2pnp1/3PN3/1p2P3/2N2Q1p/PPPBBPPP/R3K2R w KQkq - 0 1": [48, 2039, 97862, 4085603],
@@ -73,21 +69,6 @@ def test_perft_refuses_a_depth_that_is_no_number_of_plies(depth):
 
 # Side by side with python-chess.
 
-SPARSE = [
-    "8/8/8/3k4/8/3K4/3R4/8 w - - 0 1",
-    "8/8/4k3/8/2r5/8/3K1R2/8 w - - 10 40",
-    "8/2q5/4k3/8/8/2Q5/3K4/8 b - - 60 80",
-    "8/5n2/4k3/8/5B2/8/3K3p/8 w - - 0 1",
-    "2b5/5n2/4k3/8/5B2/8/3K4/8 w - - 0 1",
-    "8/5b2/4k3/8/2B5/7p/3K4/8 b - - 0 1",
-    "8/1P6/4k3/8/8/8/3K2p1/8 w - - 0 1",
-    "8/4b3/4k3/8/5B2/8/3K1P2/8 w - - 0 1",
-    "8/5nn1/4k3/8/8/8/3K4/8 w - - 0 1",
-    "4k2r/7p/8/8/8/8/P7/R3K3 w Qk - 90 60",
-    "6k1/8/8/8/8/8/R7/1R4K1 w - - 94 60",
-]
-"""Few pieces, and high clocks: games from here end in all the ways in which a game can be drawn."""
-
 DIRECTIONS = [(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)]
 KNIGHT = [(1, 2), (2, 1), (2, -1), (1, -2), (-1, -2), (-2, -1), (-2, 1), (-1, 2)]
 
@@ -109,51 +90,6 @@ def id_of(chess, board, move):
     distance = max(abs(across), abs(up))
     direction = DIRECTIONS.index((across // distance, up // distance))
     return 64 * (7 * direction + distance - 1) + start
-
-
-def end_of(board):
-    """Return (row of the outcome table, reason), (None, "") while the game goes on."""
-    if board.is_checkmate():
-        return MATED[0 if board.turn else 1], "checkmate"
-    for reason, holds in (
-        ("stalemate", board.is_stalemate()),
-        ("material", board.is_insufficient_material()),
-        ("clock", board.halfmove_clock >= 100),
-        ("repetition", board.is_repetition(3)),
-    ):
-        if holds:
-            return DRAW, reason
-    return None, ""
-
-
-def uniform(board, rng):
-    return rng.choice(list(board.legal_moves))
-
-
-def back_and_forth(board, rng):
-    """Take the last move back in seven of ten cases, where that is legal."""
-    if len(board.move_stack) >= 2 and rng.random() < 0.7:
-        last = board.move_stack[-2]
-        back = type(last)(last.to_square, last.from_square)
-        if board.is_legal(back) and not board.is_zeroing(back):
-            return back
-    return uniform(board, rng)
-
-
-def patient(board, rng):
-    """Neither capture nor move a pawn, where there is a choice."""
-    moves = list(board.legal_moves)
-    return rng.choice([move for move in moves if not board.is_zeroing(move)] or moves)
-
-
-@kernel
-def play_on(game, states, out, action):
-    """Play an action, none where it is negative; return the number of legal ones, or -1 - outcome row."""
-    if action >= 0:
-        apply_action(game, states[0], action)
-    if to_play(game, states[0]) == TERMINAL:
-        return -1 - outcome(game, states[0])
-    return legal_actions(game, states[0], out)
 
 
 def side_by_side(chess, game, board, policy, rng):
@@ -184,7 +120,7 @@ def play_beside(positions, seed):
     chess, rng = need("chess"), random.Random(seed)
     ends, total, number = Counter(), 0, 0
     while total < positions:
-        policy = (uniform, back_and_forth, patient)[number % 3]
+        policy = POLICIES[number % 3]
         kind = number // 3 % 3
         board, game = chess.Board(), CHESS
         if kind == 1:
