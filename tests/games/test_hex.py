@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from zeroloop import draws
-from zeroloop.compiled import kernel
+from zeroloop.compiled import INTERPRETED, kernel
 from zeroloop.errors import GameError, IllegalAction, InvalidState
 from zeroloop.games import TERMINAL, make
 from zeroloop.games.check import check_game
@@ -439,6 +439,7 @@ def test_a_bridge_that_is_cut_is_worth_less_than_one_that_holds():
     assert guess("b2 c2 a3 a2", 3, 0) > guess("b2 b1 a3 a2", 3, 0)
 
 
+@pytest.mark.skipif(INTERPRETED, reason="tens of thousands of guesses")
 def test_minimax_of_one_ply_beats_random_play():
     game = make("hex", size=5)
     starts = openings(game, 50, 4, seed=1)
