@@ -27,12 +27,22 @@ def picture(game, state, size):
     return [c for line in game.render(state).split("\n")[1 : size + 1] for c in line if c in "XO."]
 
 
-@pytest.mark.parametrize(
-    "size, swap, games",
-    [(2, False, 300), (3, False, 500), (4, False, 300), (5, False, 300), (7, False, 200), (11, False, 60)]
-    + [(2, True, 100), (3, True, 200), (5, True, 100), (8, True, 20)],
-)
-def test_random_games_are_those_of_openspiel(size, swap, games):
+MANY = [(2, False, 300), (3, False, 500), (4, False, 300), (5, False, 300), (7, False, 200), (11, False, 60)]
+MANY += [(2, True, 100), (3, True, 200), (5, True, 100), (8, True, 20)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size, swap, games", MANY)
+def test_2080_random_games_are_those_of_openspiel(size, swap, games):
+    compare(size, swap, games)
+
+
+@pytest.mark.parametrize("size, swap, games", [(3, False, 30), (3, True, 20), (5, True, 8), (11, False, 2)])
+def test_60_random_games_are_those_of_openspiel(size, swap, games):
+    compare(size, swap, games)
+
+
+def compare(size, swap, games):
     pyspiel = need("pyspiel")
     oracle = pyspiel.load_game("hex", {"board_size": size, "swap": swap})
     game, rng = make("hex", size=size, swap=swap), random.Random(size)
