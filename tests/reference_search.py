@@ -24,6 +24,20 @@ Readings, where the page leaves something open:
      is to move can not be searched.
  R16 Without noise there are no forced playouts, hence no pruning of the target.
  R17 With K > 1 `n(e) > 0` in q, cq, v_mix and mean asks for finished visits.
+
+and in its paragraph "Exact expectation":
+ R18 The choice of an outcome reads visits plus pending, so K > 1 descents sweep a node side by side;
+     the backup asks for finished visits alone, as every backup does.
+ R19 "Has overflowed" holds from the moment at which such a descent has begun until the next search
+     begins: simulations that were selected before and are answered after it pass on, too.
+ R20 Below the first state that is not stored outcomes are drawn, in the first such descent as well:
+     what is not stored can not be swept.
+ R21 One child that is not stored, or has visit_count 0, among all of the chance node's edges is
+     enough for the vector to go on unchanged; the node and those above still count the visit.
+ R22 The simulation that is not finished keeps what it did below the chance node: visits, values, n.
+     s and t go down by one when its backup ends, whatever has begun meanwhile.
+ R23 A forced node's `value` is the vector as it passes: v' where a chance node below replaced it.
+ R24 What a sweep has done stays in a kept tree; a later search goes on with the edges that have n = 0.
 """
 
 from __future__ import annotations
@@ -149,11 +163,14 @@ class ReferenceSearch:
         ply: int = 0,
         noise: bool = False,
         interior: str = "puct",
+        chance: str = "sampling",
         max_nodes: int | None = None,
         max_edges: int | None = None,
     ) -> None:
         assert rule in ("puct", "gumbel") and interior in ("puct", "gumbel")
+        assert chance in ("sampling", "expectation")
         self.game, self.evaluator, self.rule, self.interior = game, evaluator, rule, interior
+        self.chance = chance
         self.numbers = {name: F(number) for name, number in numbers.items()}
         self.seed, self.game_id, self.ply, self.noise = seed, game_id, ply, noise
         self.max_nodes = math.inf if max_nodes is None else max_nodes
@@ -234,7 +251,7 @@ class ReferenceSearch:
         node, depth, stored = self.root, 0, True
         descent = Descent(node, [node])
         while node.kind != "terminal" and not node.open:
-            edge = self.choose(node, depth)
+            edge = self.choose(node, depth, stored)
             if stored:
                 descent.edges.append((edge, node.seat))
             child = edge.child
@@ -251,9 +268,15 @@ class ReferenceSearch:
         descent.leaf, descent.overflow = node, not stored
         return descent
 
-    def choose(self, node: Node, depth: int) -> Edge:
+    def exact(self) -> bool:
+        """Whether chance nodes are swept and averaged just now (R19)."""
+        return self.chance == "expectation" and self.overflow == 0
+
+    def choose(self, node: Node, depth: int, stored: bool) -> Edge:
         if node.kind == "forced":
             return node.edges[0]
+        if node.kind == "chance" and stored and self.exact():  # R20
+            return self.next_outcome(node)
         if node.kind == "chance":
             u = self.uniform(SEARCH_CHANCE, 1024 * self.begun + depth % 1024)
             total = 0.0
@@ -265,6 +288,26 @@ class ReferenceSearch:
         if node is self.root:
             return self.puct_root(node) if self.rule == "puct" else self.gumbel_root(node)
         return self.puct_interior(node) if self.interior == "puct" else self.gumbel_interior(node)
+
+    def next_outcome(self, node: Node) -> Edge:
+        """The outcome without visits, else the one that is furthest behind its share (f64, R18)."""
+        n = [edge.n + edge.pending for edge in node.edges]
+        if 0 in n:
+            return node.edges[n.index(0)]
+        total = 1 + sum(n)
+        behind = [float(e.prior) * total - n_e for e, n_e in zip(node.edges, n, strict=True)]
+        return node.edges[behind.index(max(behind))]
+
+    def expected_value(self, node: Node, v: list[F]) -> list[F]:
+        """The mean of what the outcomes have seen so far, or v where one of them is not known (R21)."""
+        children = [edge.child for edge in node.edges]
+        if any(child is None or child.visits == 0 for child in children):
+            return v
+        out = []
+        for p in range(len(v)):
+            terms = [e.prior * (e.child.value_sum[p] / F(e.child.visits)) for e in node.edges]
+            out.append(add(terms, F(0)))
+        return out
 
     def terminal_value(self, state: Any) -> list[F]:
         """Section Numbers: points divided by the table's largest magnitude."""
@@ -280,18 +323,25 @@ class ReferenceSearch:
         node.open = node.waiting = False
 
     def backup(self, descent: Descent, v: list[F]) -> None:
-        """Section One simulation, "Backup": each seat its own entry, no sign anywhere."""
-        for node in descent.nodes:
-            node.pending -= 1
+        """Section One simulation, "Backup", from the leaf up: each seat its own entry, no sign anywhere."""
+        exact = self.exact()
+        for item in descent.nodes + [edge for edge, _ in descent.edges]:
+            item.pending -= 1
+        for depth, node in reversed(list(enumerate(descent.nodes))):
+            if depth < len(descent.edges):
+                edge, seat = descent.edges[depth]
+                edge.n, edge.n_s = edge.n + 1, edge.n_s + 1
+                if seat != CHANCE:
+                    edge.w = edge.w + v[seat]
+                elif exact:
+                    if any(outcome.n == 0 for outcome in node.edges):
+                        self.begun -= 1  # not finished (R22)
+                        return
+                    v = self.expected_value(node, v)
             node.visits += 1
             node.value_sum = [total + x for total, x in zip(node.value_sum, v, strict=True)]
             if node.kind == "forced" and node.visits == 1:
                 node.value = list(v)
-        for edge, seat in descent.edges:
-            edge.pending -= 1
-            edge.n, edge.n_s = edge.n + 1, edge.n_s + 1
-            if seat != CHANCE:
-                edge.w = edge.w + v[seat]
 
     # Section PUCT (Silver et al. 2018; at the root also Wu 2019).
 

@@ -55,7 +55,7 @@ class PlainEvaluator:
         return ticket
 
 
-def forest_of(game, rule, interior, *, trees, max_nodes, max_edges=0, leaves=1, cache=0):
+def forest_of(game, rule, interior, *, trees, max_nodes, max_edges=0, leaves=1, cache=0, chance="sampling"):
     return Forest(
         game,
         trees,
@@ -63,6 +63,7 @@ def forest_of(game, rule, interior, *, trees, max_nodes, max_edges=0, leaves=1, 
         max_edges=max_edges,
         rule=rule,
         interior=interior,
+        chance=chance,
         leaves=leaves,
         cache_entries=cache,
         numbers=make_numbers(NUMBERS),
@@ -86,6 +87,29 @@ def assert_same(game, forest, tree, reference):
     for temperature in (0.0, 0.7):
         action = forest.results(ids, np.array([temperature])).action[0]
         assert action == want["action"](temperature)
+    assert_same_tree(forest.trees, tree, reference)
+
+
+def assert_same_tree(trees, tree, reference):
+    """Compare every stored node and edge, float sums to the bit; nothing may be left pending."""
+    nodes, edges = trees.nodes[tree], trees.edges[tree]
+    todo = [(0, reference.root)]
+    while todo:
+        i, want = todo.pop()
+        first = int(nodes["edge_start"][i])
+        assert nodes["visit_count"][i] == want.visits
+        assert nodes["pending"][i] == want.pending == 0
+        assert nodes["value_sum"][i].tolist() == [float(x) for x in want.value_sum]
+        assert nodes["edge_count"][i] == len(want.edges)
+        for e, edge in enumerate(want.edges, first):
+            got = edges[e]
+            assert got["action"] == edge.action
+            assert got["visit_count"] == edge.n
+            assert got["pending"] == edge.pending == 0
+            assert got["value_sum"] == edge.w
+            assert (got["child"] >= 0) == (edge.child is not None)
+            if edge.child is not None:
+                todo.append((int(got["child"]), edge.child))
 
 
 def play_both(
@@ -100,11 +124,39 @@ def play_both(
     max_nodes=2000,
     max_edges=0,
     start=0,
+    chance="sampling",
 ):
     """Play a few moves of three games in a forest and in the reference, comparing every search."""
     answer = hashed_evaluator(game, salt=3)
     evaluator = PlainEvaluator(game, answer)
-    forest = forest_of(game, rule, interior, trees=3, max_nodes=max_nodes, max_edges=max_edges, leaves=leaves)
+    forest = forest_of(
+        game,
+        rule,
+        interior,
+        trees=3,
+        max_nodes=max_nodes,
+        max_edges=max_edges,
+        leaves=leaves,
+        chance=chance,
+    )
+
+    def reference_at(state, game_id, ply):
+        return ReferenceSearch(
+            game,
+            game.copy(state),
+            answer,
+            rule=rule,
+            numbers=NUMBERS,
+            seed=11,
+            game_id=game_id,
+            ply=ply,
+            noise=noise,
+            interior=interior,
+            chance=chance,
+            max_nodes=max_nodes,
+            max_edges=max_edges or None,
+        )
+
     state = game.initial_state()
     if start:  # every path is the root of another random tree
         state.path = start
@@ -114,23 +166,7 @@ def play_both(
         np.arange(3).astype(np.uint64),
         np.zeros(3, np.int32),
     )
-    references = [
-        ReferenceSearch(
-            game,
-            game.copy(state),
-            answer,
-            rule=rule,
-            numbers=NUMBERS,
-            seed=11,
-            game_id=g,
-            ply=0,
-            noise=noise,
-            interior=interior,
-            max_nodes=max_nodes,
-            max_edges=max_edges or None,
-        )
-        for g in range(3)
-    ]
+    references = [reference_at(state, g, 0) for g in range(3)]
     live = [0, 1, 2]
     compared = 0
     for ply in range(6):
@@ -157,20 +193,7 @@ def play_both(
                 after = game.copy(forest.trees.states[b, 0])
                 if game.rules["to_play"](after) == -2:
                     continue
-                references[b] = ReferenceSearch(
-                    game,
-                    after,
-                    answer,
-                    rule=rule,
-                    numbers=NUMBERS,
-                    seed=11,
-                    game_id=b,
-                    ply=ply + 1,
-                    noise=noise,
-                    interior=interior,
-                    max_nodes=max_nodes,
-                    max_edges=max_edges or None,
-                )
+                references[b] = reference_at(after, b, ply + 1)
     return compared
 
 
