@@ -19,7 +19,6 @@ from .chess_moves import (
     state_dtype,
 )
 from .chess_tables import (
-    ALL,
     BISHOP,
     END_VALUE,
     KING,
@@ -32,6 +31,7 @@ from .chess_tables import (
     ROOK,
     WHOLE_PHASE,
     ZERO,
+    eight,
     flip,
     inlined,
     trailing_zeros,
@@ -53,36 +53,40 @@ def outcome(state):
 
 
 @inlined
-def mark(plane, squares, value):
-    """Write the value to the squares of a plane `f32 [8, 8]`."""
+def mark(plane, squares):
+    """Write 1 to the squares of a plane `f32 [8, 8]`."""
     while squares:
         square = trailing_zeros(squares)
-        plane[square >> 3, square & 7] = value
+        plane[square >> 3, square & 7] = 1.0
         squares &= squares - ONE
+
+
+@inlined
+def cover(planes, channel, value):
+    """Write the value to all squares of a plane."""
+    for rank in range(8):
+        for file in range(8):
+            planes[channel, rank, file] = value
 
 
 @inlined
 def write_planes(state, planes):
     """Write the planes of the present position, and zeros to all others."""
     for channel in range(planes.shape[0]):
-        for rank in range(8):
-            for file in range(8):
-                planes[channel, rank, file] = 0.0
+        cover(planes, channel, 0.0)
     for side in range(2):
-        for kind in range(6):
-            mark(planes[6 * side + kind], state.pieces[kind] & state.sides[side], 1.0)
-    if occurrences(state) > 1:
-        mark(planes[12], ALL, 1.0)
-    for side in range(2):
+        for kind in range(eight(state.castling) - 2):
+            mark(planes[6 * side + kind], state.pieces[kind] & state.sides[side])
         rooks = state.castling & state.sides[side]
-        king = state.pieces[KING] & state.sides[side]
-        if rooks & ~(king - ONE):
-            mark(planes[13 + 2 * side], ALL, 1.0)
-        if rooks & (king - ONE):
-            mark(planes[14 + 2 * side], ALL, 1.0)
-    mark(planes[17], state.passant, 1.0)
-    mark(planes[18], ALL, np.float32(state.clock / LAST_CLOCK))
-    mark(planes[19], ALL, 1.0)
+        if rooks:
+            king = state.pieces[KING] & state.sides[side]
+            cover(planes, 13 + 2 * side, 1.0 if rooks & ~(king - ONE) else 0.0)
+            cover(planes, 14 + 2 * side, 1.0 if rooks & (king - ONE) else 0.0)
+    if occurrences(state) > 1:
+        cover(planes, 12, 1.0)
+    mark(planes[17], state.passant)
+    cover(planes, 18, np.float32(state.clock / LAST_CLOCK))
+    cover(planes, 19, 1.0)
 
 
 def observe(state, planes, global_facts):
@@ -100,8 +104,8 @@ def observe_past(state, planes, global_facts):
         for kind in range(6):
             number = kind + 1
             squares = (a if number & 1 else ~a) & (b if number & 2 else ~b) & (c if number & 4 else ~c)
-            mark(planes[PLANES + PLANES_OF_PAST * n + kind], squares & ~other, 1.0)
-            mark(planes[PLANES + PLANES_OF_PAST * n + 6 + kind], squares & other, 1.0)
+            mark(planes[PLANES + PLANES_OF_PAST * n + kind], squares & ~other)
+            mark(planes[PLANES + PLANES_OF_PAST * n + 6 + kind], squares & other)
 
 
 def apply_past(state, action):

@@ -42,6 +42,7 @@ from .chess_tables import (
     UP_RIGHT,
     ZERO,
     bit,
+    eight,
     fill,
     flip,
     inlined,
@@ -123,7 +124,7 @@ def threats(pieces, own, other):
         target = ZERO
     orthogonal = (pieces[ROOK] | pieces[QUEEN]) & other
     diagonal = (pieces[BISHOP] | pieces[QUEEN]) & other
-    for d in range(8):
+    for d in range(eight(own)):
         sliders = diagonal if d & 1 else orthogonal
         seen = fill(sliders, through, d)
         # Where the view of the king meets that of a slider, nothing or one piece stands between them.
@@ -139,7 +140,7 @@ def threats(pieces, own, other):
 @inlined
 def slider_attacks(square, pieces, occupied, other):
     """Return whether a slider of the other seat attacks the square."""
-    for d in range(8):
+    for d in range(eight(square)):
         sliders = pieces[BISHOP] if d & 1 else pieces[ROOK]
         if fill(square, ~occupied, d) & (sliders | pieces[QUEEN]) & other:
             return True
@@ -229,7 +230,7 @@ def can_move(state, danger, pinned, target):
         return True
     free = ~(own | state.sides[1])
     line = trailing_zeros(king)
-    for d in range(8):
+    for d in range(eight(own)):
         sliders = pieces[BISHOP] if d & 1 else pieces[ROOK]
         sliders = (sliders | pieces[QUEEN]) & own & (~pinned | LINES[d & 3, line])
         if fill(sliders, free, d) & target:
@@ -259,7 +260,7 @@ def legal_actions(state, out):
     up, two, left, right = pawn_moves(state, pinned, target)
     rooks = castling_rooks(state, danger, pinned)
     k = 0
-    for d in range(8):
+    for d in range(eight(own)):
         n = STEP_ROTATION[d]
         near = king if step(king, d) & king_moves else ZERO
         far, far_distance = ZERO, 0
@@ -278,7 +279,7 @@ def legal_actions(state, out):
         sliders = pieces[BISHOP] if d & 1 else pieces[ROOK]
         reached = (sliders | pieces[QUEEN]) & own & (~pinned | LINES[d & 3, line])
         back = ZERO
-        for distance in range(1, 8):
+        for distance in range(1, eight(own)):
             reached = step(reached, d) & ~own
             back = (back + (S64 - n)) & S63
             squares = rotate(reached & target, back)
@@ -292,15 +293,14 @@ def legal_actions(state, out):
                 break
     knights = pieces[KNIGHT] & own & ~pinned
     if knights:
-        for leap in range(8):
+        for leap in range(eight(own)):
             n = LEAP_ROTATION[leap]
             squares = rotate(rotate(knights, n) & LEAP_LANDING[leap] & target, S64 - n)
             k = list_plane(out, k, KNIGHT_PLANES + leap, squares)
     if (up | left | right) & RANK_7:
-        for plane in range(PROMOTION_PLANES, PROMOTION_PLANES + 9, 3):
-            k = list_plane(out, k, plane, left & RANK_7)
-            k = list_plane(out, k, plane + 1, up & RANK_7)
-            k = list_plane(out, k, plane + 2, right & RANK_7)
+        for n in range(eight(own) + 1):
+            squares = left if n % 3 == 0 else up if n % 3 == 1 else right
+            k = list_plane(out, k, PROMOTION_PLANES + n, squares & RANK_7)
     return k
 
 

@@ -143,9 +143,20 @@ def flip(x):
     return np.uint64(int.from_bytes(int(x).to_bytes(8, "little"), "big"))
 
 
+def eight(x):
+    """Return 8."""
+    return 8
+
+
+def _hidden(builder: Any, x: Any) -> Any:
+    kind = ir.IntType(64)
+    return builder.asm(ir.FunctionType(kind, [kind]), "", "=r,0", [ir.Constant(kind, 8)], False)
+
+
 _TRUE = ir.Constant(ir.IntType(1), 1)
 bit_operation(lambda builder, x: builder.cttz(x, _TRUE), trailing_zeros, types.int64)
 bit_operation(lambda builder, x: builder.ctpop(x), popcount, types.int64)
+bit_operation(_hidden, eight, types.int64)
 bit_operation(lambda builder, x: builder.bswap(x), flip, types.uint64)
 
 
