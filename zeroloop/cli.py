@@ -300,14 +300,16 @@ def solve(game: str, positions: pathlib.Path, weak: bool, threads: int, as_json:
 @click.argument("player", callback=_given)
 @click.option(
     "--positions",
-    required=True,
     multiple=True,
     type=click.Path(path_type=pathlib.Path),
     help="Lines MOVES SCORE or MOVES s1 ... s7; may be repeated.",
 )
+@click.option("--drawn", type=NATURAL, default=0, help="Instead: so many random positions, solved exactly.")
+@click.option("--bearoff", type=NATURAL, default=0, help="Instead: so many of backgammon's bear-off.")
 @click.option("--simulations", type=NATURAL, help="0: the raw policy [PLAYER's @N, or 128].")
 @click.option("--limit", type=NATURAL, default=0, help="Only the first lines of each file; 0: all.")
 @click.option("--game", default=None, callback=_given, help="Game of a fixed player [connect4].")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="With --game: its options.")
 @click.option("--seed", type=SEED, default=0)
 @_json_flag
 def evaluate(
@@ -315,14 +317,24 @@ def evaluate(
     positions: tuple[pathlib.Path, ...],
     simulations: int | None,
     limit: int,
+    drawn: int,
+    bearoff: int,
     game: str | None,
+    sets: tuple[str, ...],
     seed: int,
     as_json: bool,
 ) -> None:
     """Count the positions in which PLAYER (RUN, HASH, demo:GAME, random, minimax:5) keeps the value."""
-    from .query import evaluate_files
+    from .query import evaluate_bearoff, evaluate_drawn, evaluate_files
 
-    found = evaluate_files(player, list(positions), simulations, limit, game, seed, _tell)
+    if [bool(positions), bool(drawn), bool(bearoff)].count(True) != 1:
+        raise ZeroloopError("evaluate needs one of --positions FILE, --drawn N and --bearoff N.")
+    made = _game(game, sets) if game else None
+    if drawn or bearoff:
+        judge = evaluate_drawn if drawn else evaluate_bearoff
+        _print(judge(player, drawn or bearoff, simulations, made, seed), as_json)
+        return
+    found = evaluate_files(player, list(positions), simulations, limit, made, seed, _tell)
     if as_json:
         click.echo(json.dumps(found))
     else:
@@ -337,6 +349,7 @@ def evaluate(
 @click.option("--games", default=200, help="Games; each opening is played in every seating.")
 @click.option("--opening-plies", type=NATURAL, default=4, help="Random plies of an opening, at most.")
 @click.option("--game", default=None, callback=_given, help="Game of fixed players [connect4].")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="With --game: its options.")
 @click.option("--seed", type=SEED, default=0)
 @_json_flag
 def match(
@@ -345,13 +358,15 @@ def match(
     games: int,
     opening_plies: int,
     game: str | None,
+    sets: tuple[str, ...],
     seed: int,
     as_json: bool,
 ) -> None:
     """Play FIRST against SECOND: RUN@128, HASH@128, demo:connect4@128, minimax:4, mcts:400, solver."""
     from .query import match_players
 
-    _print(match_players(first, second, games, opening_plies, game, seed, _tell), as_json)
+    made = _game(game, sets) if game else None
+    _print(match_players(first, second, games, opening_plies, made, seed, _tell), as_json)
 
 
 def _tell(text: str) -> None:

@@ -87,6 +87,8 @@ class SearchConfig:
     """Selection below the root; `gumbel` is the improved-policy rule (Danihelka et al. 2022, equation 14)."""
     chance: Literal["sampling", "expectation"] = "sampling"
     """Dice: draw one outcome a visit, or evaluate every outcome once and back up the exact expectation."""
+    bearoff: int = 0
+    """Backgammon: exact values at leaves with at most so many checkers a side in the bear-off; 0: none."""
     simulations: Schedule = _number(32)
     """New simulations of a full search."""
     c_puct: Schedule = _number(1.5)
@@ -130,6 +132,7 @@ class SearchConfig:
         ):
             _scheduled(f"search.{name}", getattr(self, name), 0)
         _at_least("search.max_nodes", self.max_nodes, 0)
+        _within("search.bearoff", self.bearoff, 0, 10)
 
 
 @dataclass(frozen=True, kw_only=True)

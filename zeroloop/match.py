@@ -68,7 +68,7 @@ class MatchResult(NamedTuple):
     def pairs(self) -> npt.NDArray[np.float64]:
         """The mean score of each opening over its seatings: independent samples."""
         scores = self.scores
-        return np.array([scores[self.opening == k].mean() for k in np.unique(self.opening)])
+        return self._per_opening(scores)
 
     @property
     def score(self) -> float:
@@ -80,10 +80,27 @@ class MatchResult(NamedTuple):
         """95 % interval of the score."""
         return score_interval(self.pairs)
 
+    @property
+    def own_points(self) -> npt.NDArray[np.float64]:
+        """The first side's points of each game."""
+        return self.points[np.arange(len(self.seat)), self.seat].astype(np.float64)
+
+    @property
+    def first_places(self) -> npt.NDArray[np.float64]:
+        """The first side's share of the first place of each game: 1, 1/k where k seats share it, or 0."""
+        best = self.points == self.points.max(1, keepdims=True)
+        own = best[np.arange(len(self.seat)), self.seat]
+        return np.asarray(own / best.sum(1), np.float64)
+
+    def _per_opening(self, samples: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.array([samples[self.opening == k].mean() for k in np.unique(self.opening)])
+
     def summary(self) -> dict[str, Any]:
         """Return the result as plain data; infinite Elo is None."""
         finite = 0 < self.score < 1
         by_seat = {}
+        span = self.best - self.worst
+        points = score_interval(self._per_opening((self.own_points - self.worst) / span))
         for seat in range(self.points.shape[1]):
             mine = self.scores[self.seat == seat]
             by_seat[str(seat)] = {
@@ -96,6 +113,10 @@ class MatchResult(NamedTuple):
             "pairs": len(self.pairs),
             "score": self.score,
             "interval": list(self.interval),
+            "points_per_game": float(self.own_points.mean()),
+            "points_interval": [self.worst + span * x for x in points],
+            "first_place_rate": float(self.first_places.mean()),
+            "first_place_interval": list(score_interval(self._per_opening(self.first_places))),
             "elo": elo_from_score(self.score) if finite else None,
             "by_seat": by_seat,
             "distinct_openings": len(np.unique(self.opening)),

@@ -16,9 +16,10 @@ from .config import Config
 from .errors import GameError, InvalidState, PlayerError, ZeroloopError
 from .games import make, rules_identity
 from .games.game import CHANCE, TERMINAL, Game, State
-from .judge import FULL, Judged, ask, grade, judged_from_file, read_positions
+from .judge import FULL, Judged, ask, drawn_positions, grade, judged_from_file, read_positions, solver_for
 from .match import openings, play_match
 from .players import KINDS, Player, SearchPlayer, parse, split_name
+from .rating import score_interval
 
 SIMULATIONS = 128
 """Of an evaluated model where neither its name nor a flag says a number."""
@@ -161,7 +162,7 @@ def evaluate_files(
     paths: list[pathlib.Path],
     simulations: int | None,
     limit: int,
-    game_name: str | None,
+    game: Game | None,
     seed: int,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -173,15 +174,11 @@ def evaluate_files(
     Raises:
       PlayerError: an unknown player, or two numbers of simulations.
     """
-    made, game = _player(player, game_name, simulations, seed)
+    made, game = _player(player, game, simulations, seed)
     rows, parts = [], []
     for path in paths:
         judged = judged_from_file(game, path, limit, tell)
-        actions = (
-            _raw(made, judged)
-            if isinstance(made, SearchPlayer) and made.simulations == 0
-            else ask(made, judged.states)
-        )
+        actions = _choices(made, judged.states)
         parts.append((judged, actions))
         rows.append({"file": path.name, **_about(made), **grade(judged, actions).plain()})
     if len(rows) == 1:
@@ -195,10 +192,55 @@ def evaluate_files(
     return {"files": rows, "total": {**_about(made), **total.plain()}}
 
 
-def _raw(player: SearchPlayer, judged: Judged) -> Any:
-    n = len(judged.states)
-    found = player.search(judged.states, np.arange(n, dtype=np.uint64), np.zeros(n, np.int32))
-    return found.legal[np.arange(n), found.prior.argmax(1)]
+def evaluate_drawn(
+    player: str, count: int, simulations: int | None, game: Game | None, seed: int
+) -> dict[str, Any]:
+    """Grade a player on so many distinct random positions that the game's solver judges.
+
+    Raises:
+      PlayerError: an unknown player. InvalidState: a game without a solver.
+    """
+    made, game = _player(player, game, simulations, seed)
+    solver = solver_for(game)
+    if solver is None:
+        raise InvalidState(f"{game.id} has no solver to judge moves.")
+    judged = drawn_positions(game, count, solver, seed=seed)
+    return {**_about(made), **grade(judged, _choices(made, judged.states)).plain()}
+
+
+def evaluate_bearoff(
+    player: str, count: int, simulations: int | None, game: Game | None, seed: int
+) -> dict[str, Any]:
+    """Measure the points that a player gives away a decision in random bear-off positions.
+
+    Raises:
+      PlayerError: an unknown player, or one of another game than backgammon.
+    """
+    from .players.bearoff import bearoff_positions, bearoff_regret, bearoff_table
+
+    made, game = _player(player, game or make("backgammon"), simulations, seed)
+    table = bearoff_table()
+    states = bearoff_positions(table, count, seed)
+    regret = bearoff_regret(table, states, _choices(made, states)).astype(float)
+    # A decision loses 2 points at most, so the mean has an exact interval.
+    low, high = score_interval(regret / 2)
+    return {
+        **_about(made),
+        "positions": len(states),
+        "points_lost_per_decision": float(regret.mean()),
+        "interval": [2 * low, 2 * high],
+        "best_move_rate": float((regret < 1e-4).mean()),
+        "checkers": table.checkers,
+    }
+
+
+def _choices(player: Player, states: Any) -> Any:
+    """Return an action for each state; of a model without simulations the raw policy's."""
+    if isinstance(player, SearchPlayer) and player.simulations == 0:
+        n = len(states)
+        found = player.search(states, np.arange(n, dtype=np.uint64), np.zeros(n, np.int32))
+        return found.legal[np.arange(n), found.prior.argmax(1)]
+    return ask(player, states)
 
 
 def _about(player: Player) -> dict[str, Any]:
@@ -207,9 +249,9 @@ def _about(player: Player) -> dict[str, Any]:
     return {"player": player.name, "model": None, "simulations": None}
 
 
-def _player(name: str, game_name: str | None, simulations: int | None, seed: int) -> tuple[Player, Game]:
+def _player(name: str, game: Game | None, simulations: int | None, seed: int) -> tuple[Player, Game]:
     if name.partition(":")[0] in KINDS:
-        game = make(game_name or "connect4")
+        game = game or make("connect4")
         return parse(name, game, seed=seed), game
     flag = SIMULATIONS if simulations is None else simulations
     named = split_name(name, flag)[1]
@@ -217,7 +259,7 @@ def _player(name: str, game_name: str | None, simulations: int | None, seed: int
         raise PlayerError(
             f"player '{name}' has {named} simulations, but --simulations is {simulations}; give one of them."
         )
-    made = parse(name, make(game_name) if game_name else None, simulations=flag, seed=seed)
+    made = parse(name, game, simulations=flag, seed=seed)
     assert isinstance(made, SearchPlayer)
     return made, made.game
 
@@ -227,7 +269,7 @@ def match_players(
     second: str,
     games: int,
     opening_plies: int,
-    game_name: str | None,
+    game: Game | None,
     seed: int,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -237,7 +279,6 @@ def match_players(
       PlayerError: unknown players, players of different games, or a move that voids the match.
     """
     named = [n for n in (first, second) if n.partition(":")[0] not in KINDS]
-    game: Game | None = make(game_name) if game_name else None
     if game is None and named:
         path = models.find(split_name(named[0], 0)[0])
         if path is None:

@@ -13,7 +13,7 @@ import numpy as np
 from . import draws, judge, model, rating
 from .config import Config
 from .episode import Episode
-from .errors import ResumeError, StoreError
+from .errors import ConfigError, ResumeError, StoreError
 from .evaluator.choice import Choice, choose, relative_points, require_pure, shapes_of
 from .files import append_line, sha256, write_file
 from .games.game import Game
@@ -498,6 +498,10 @@ def check_start(game: Game, config: Config) -> dict[str, Player]:
       BackendError: the device or backend is absent.
     """
     choose(config.run.device, config.run.backend, config.run.precision)
+    if config.search.bearoff and game.name != "backgammon":
+        raise ConfigError(
+            f"search.bearoff is {config.search.bearoff}, but {game.id} has no bear-off; set it to 0."
+        )
     for opponent in config.selfplay.opponents:
         if opponent.player not in ("past", "policy"):
             parse(opponent.player, game)

@@ -232,8 +232,8 @@ def _cut(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-FIXED = "random, heuristic, minimax:DEPTH, mcts:SIMULATIONS, solver"
-KINDS = ("random", "heuristic", "minimax", "mcts", "solver")
+FIXED = "random, heuristic, minimax:DEPTH, mcts:SIMULATIONS, solver, bearoff"
+KINDS = ("random", "heuristic", "minimax", "mcts", "solver", "bearoff")
 EXAMPLES = {"minimax": "minimax:4", "mcts": "mcts:400"}
 
 
@@ -278,7 +278,7 @@ def _fixed(text: str, kind: str, number: str, game: Game, seed: int) -> Player:
         count = 1  # minimax of one decision
     if kind in EXAMPLES and count is None:
         raise PlayerError(f"player '{_cut(text)}' needs a whole number in reach, such as {EXAMPLES[kind]}.")
-    if kind in ("random", "heuristic", "solver") and number:
+    if kind in ("random", "heuristic", "solver", "bearoff") and number:
         raise PlayerError(f"player '{kind}' takes no number, but got '{text}'.")
     if kind == "random":
         from .random import RandomPlayer
@@ -288,6 +288,12 @@ def _fixed(text: str, kind: str, number: str, game: Game, seed: int) -> Player:
         from .mcts import MctsPlayer
 
         return MctsPlayer(game, count or 0, seed)
+    if kind == "bearoff":
+        from .bearoff import BearoffPlayer, bearoff_table
+
+        if game.name != "backgammon":
+            raise PlayerError(f"player 'bearoff' plays backgammon, not {game.id}.")
+        return BearoffPlayer(bearoff_table())
     if kind == "solver":
         from .solvers import SolverPlayer
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ..errors import ConfigError, IllegalAction, InvalidState, PlayerError, StoreError
 from ..files import write_file
-from ..games.backgammon import GAME
+from ..games.backgammon import CHECKERS, GAME, recount
 from ..search.forest import Evaluation, Evaluator, Leaves
 from .bearoff_solver import build, home_index, look_up, plays_of, weigh_actions
 
@@ -151,7 +151,9 @@ class BearoffEvaluator:
         """See `Evaluator`."""
         inner, exact, inside = ticket
         evaluation = self.evaluator.result(inner)
-        return Evaluation(evaluation.logits, np.where(inside[:, None], exact, evaluation.values))
+        values = evaluation.values.copy()
+        values[: len(inside)][inside] = exact[inside]
+        return Evaluation(evaluation.logits, values)
 
 
 def bearoff_regret(table: BearoffTable, states: Array, actions: Array) -> npt.NDArray[np.float32]:
@@ -172,6 +174,26 @@ def bearoff_regret(table: BearoffTable, states: Array, actions: Array) -> npt.ND
         )
     worth = found.equity[np.arange(len(states)), chosen.argmax(axis=1)]
     return np.asarray(found.equity.max(axis=1) - worth, np.float32)
+
+
+def bearoff_positions(table: BearoffTable, count: int, seed: int = 0) -> Array:
+    """Return `state_dtype [count]`: random positions of the table, just after a roll, with a choice to make."""
+    rng = np.random.default_rng(seed)
+    states, made = GAME.states(count), 0
+    while made < count:
+        state = GAME.states(1)[0]
+        for seat in range(2):
+            left = int(rng.integers(1, table.checkers + 1))
+            state.checkers[seat, :6] = np.bincount(rng.integers(0, 6, left), minlength=6)
+            state.off[seat] = CHECKERS - left
+        state.seat = int(rng.integers(2))
+        recount(state, 0)
+        recount(state, 1)
+        GAME.play(state, int(rng.integers(21)))
+        if len(GAME.legal(state)) > 1:
+            states[made] = state
+            made += 1
+    return states
 
 
 def bearoff_table(

@@ -356,6 +356,10 @@ class HexSolver:
             _write_action_values(self.game, states, self.game.states(1), legal, out, self._tables)
         return out
 
+    def action_scores(self, states: Array) -> NDArray[np.int32]:
+        """Return the values: how soon a game is won does not matter in Hex."""
+        return self.action_values(states)
+
     def _open(self, states: Array) -> Array:
         """Return the states in the one layout that is compiled for, if a seat is to move in each."""
         states = np.require(states, self.game.state_dtype, ["C", "W"])

@@ -1,4 +1,4 @@
-"""Perfect play where it exists: Connect Four by its own solver, tic-tac-toe by exhaustion."""
+"""Perfect play where it exists: Connect Four and small Hex by their own solvers, tic-tac-toe by exhaustion."""
 
 from __future__ import annotations
 
@@ -94,6 +94,10 @@ def solver_for(game: Game) -> Solver | None:
     """Return the solver of a game, or None."""
     if game.name == "connect4":
         return Connect4Solver()
+    if game.name == "hex":
+        from .hex_solver import LARGEST, HexSolver
+
+        return HexSolver(game) if int(game.options["size"]) <= LARGEST else None
     return TicTacToeSolver(game) if game.name == "tictactoe" else None
 
 
@@ -105,7 +109,9 @@ class SolverPlayer:
     def __init__(self, game: Game, seed: int = 0) -> None:
         solver = solver_for(game)
         if solver is None:
-            raise PlayerError(f"{game.id} has no solver; it exists for connect4 and tictactoe.")
+            raise PlayerError(
+                f"{game.id} has no solver; there is one for connect4, tictactoe, and hex up to size=5."
+            )
         self._solver, self.seed = solver, seed
 
     def choose(self, states: Array, keys: Array, plies: Array) -> npt.NDArray[np.int32]:

@@ -20,6 +20,7 @@ from ..evaluator import NetworkEvaluator
 from ..evaluator.choice import Choice, cores, make_evaluator
 from ..games.game import Game
 from ..networks import Network
+from ..search.forest import Evaluator
 from . import Chooser, SelfPlay
 
 Array = npt.NDArray[Any]
@@ -80,7 +81,16 @@ class LocalCollector:
         size = [self.config.selfplay.games]
         self.evaluators = [make_evaluator(self.game, network, self.choice, size, 1) for _ in self.groups]
         for group, evaluator in zip(self.groups, self.evaluators, strict=True):
-            group.publish(evaluator, name, keep_cache)
+            group.publish(self._with_tables(evaluator), name, keep_cache)
+
+    def _with_tables(self, evaluator: Evaluator) -> Evaluator:
+        """Return the evaluator with exact values where the configuration asks for a table."""
+        checkers = self.config.search.bearoff
+        if not checkers:
+            return evaluator
+        from ..players.bearoff import BearoffEvaluator, bearoff_table
+
+        return BearoffEvaluator(evaluator, bearoff_table(checkers))
 
     def set_progress(self, progress: float) -> None:
         """Resolve schedules over the run."""
