@@ -62,31 +62,38 @@ def mark(plane, squares):
 
 
 @inlined
-def cover(planes, channel, value):
-    """Write the value to all squares of a plane."""
-    for rank in range(8):
-        for file in range(8):
-            planes[channel, rank, file] = value
+def fact(state, channel):
+    """Return what fills a plane whose squares are all alike, 0 for any other."""
+    if channel == 12:
+        return np.float32(occurrences(state) > 1)
+    if channel == 18:
+        return np.float32(state.clock / LAST_CLOCK)
+    if channel == 19:
+        return np.float32(1)
+    side = 0 if channel <= 14 else 1
+    rooks = state.castling & state.sides[side]
+    # With the king on the far side of the board the bits below it are those to its left as well.
+    left = (state.pieces[KING] & state.sides[side]) - ONE
+    return np.float32(channel < 17 and rooks & (~left if channel & 1 else left) != ZERO)
 
 
 @inlined
 def write_planes(state, planes):
     """Write the planes of the present position, and zeros to all others."""
     for channel in range(planes.shape[0]):
-        cover(planes, channel, 0.0)
-    for side in range(2):
-        for kind in range(eight(state.castling) - 2):
-            mark(planes[6 * side + kind], state.pieces[kind] & state.sides[side])
-        rooks = state.castling & state.sides[side]
-        if rooks:
-            king = state.pieces[KING] & state.sides[side]
-            cover(planes, 13 + 2 * side, 1.0 if rooks & ~(king - ONE) else 0.0)
-            cover(planes, 14 + 2 * side, 1.0 if rooks & (king - ONE) else 0.0)
-    if occurrences(state) > 1:
-        cover(planes, 12, 1.0)
+        for rank in range(8):
+            for file in range(8):
+                planes[channel, rank, file] = 0.0
+    for channel in range(eight(state.castling) + 4):
+        side = channel // 6
+        mark(planes[channel], state.pieces[channel - 6 * side] & state.sides[side])
     mark(planes[17], state.passant)
-    cover(planes, 18, np.float32(state.clock / LAST_CLOCK))
-    cover(planes, 19, 1.0)
+    for channel in range(12, eight(state.castling) + 12):
+        value = fact(state, channel)
+        if value:
+            for rank in range(8):
+                for file in range(8):
+                    planes[channel, rank, file] = value
 
 
 def observe(state, planes, global_facts):

@@ -336,14 +336,12 @@ def special_keys(state, squares):
 def position_key(state):
     """Return the key of the position; equal positions of one seat have one key."""
     key = special_keys(state, state.castling | state.passant)
-    for side in range(2):
-        for kind in range(6):
-            squares = state.pieces[kind] & state.sides[side]
-            while squares:
-                square = trailing_zeros(squares)
-                seat = int(state.mover)
-                key ^= KEYS[64 * (6 * (seat ^ side) + kind) + (square ^ 56 * seat)]
-                squares &= squares - ONE
+    seat, all_squares = int(state.mover), state.sides[0] | state.sides[1]
+    while all_squares:
+        square = trailing_zeros(all_squares)
+        side = 1 - int((state.sides[0] >> np.uint64(square)) & ONE)
+        key ^= KEYS[64 * (6 * (seat ^ side) + type_on(state.pieces, square)) + (square ^ 56 * seat)]
+        all_squares &= all_squares - ONE
     return key
 
 
