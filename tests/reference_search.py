@@ -38,6 +38,9 @@ and in its paragraph "Exact expectation":
      s and t go down by one when its backup ends, whatever has begun meanwhile.
  R23 A forced node's `value` is the vector as it passes: v' where a chance node below replaced it.
  R24 What a sweep has done stays in a kept tree; a later search goes on with the edges that have n = 0.
+ R25 With K > 1 a simulation that was not finished leaves a gap in the Gumbel root's schedule when
+     others have begun meanwhile, and no edge may have n_s = considered(t). Then the edges with the
+     greatest n_s below considered(t) are compared. One exists: considered(t) >= t / m, rounded down.
 """
 
 from __future__ import annotations
@@ -499,9 +502,11 @@ class ReferenceSearch:
         return scores
 
     def gumbel_root(self, root: Node) -> Edge:
+        n_s = [edge.n_s + edge.pending for edge in root.edges]
         wanted = self.considered(self.begun)
-        allowed = [edge.n_s + edge.pending == wanted for edge in root.edges]
-        return highest(root, self.gumbel_scores(), allowed)
+        nearest = max(n for n in n_s if n <= wanted)  # R25
+        assert nearest == wanted or self.chance == "expectation"
+        return highest(root, self.gumbel_scores(), [n == nearest for n in n_s])
 
     def improved_policy(self, node: Node, most: int) -> list[F]:
         """Their improved policy: softmax(logit + sigma(completed q))."""
