@@ -8,12 +8,11 @@ from .. import draws
 from ..compiled import kernel
 from ..errors import GameError
 from . import chess_text
-from .chess_moves import (
-    ACTIONS,
+from .chess_moves import ACTIONS, legal_actions
+from .chess_play import (
     LAST_CLOCK,
     OUTCOMES,
     apply_action,
-    legal_actions,
     occurrences,
     set_up,
     state_dtype,
@@ -33,7 +32,7 @@ from .chess_tables import (
     ZERO,
     eight,
     flip,
-    inlined,
+    part,
     trailing_zeros,
 )
 from .game import TERMINAL, Game, Observation
@@ -48,11 +47,22 @@ def to_play(state):
     return TERMINAL if state.over != 0 else state.mover
 
 
+# A rule is inlined at each of its calls; these two are too long for that and are compiled once.
+
+
+def list_legal(state, out):
+    return legal_actions(state, out)
+
+
+def play(state, action):
+    apply_action(state, action)
+
+
 def outcome(state):
     return state.over - 1
 
 
-@inlined
+@part
 def mark(plane, squares):
     """Write 1 to the squares of a plane `f32 [8, 8]`."""
     while squares:
@@ -61,7 +71,7 @@ def mark(plane, squares):
         squares &= squares - ONE
 
 
-@inlined
+@part
 def fact(state, channel):
     """Return what fills a plane whose squares are all alike, 0 for any other."""
     if channel == 12:
@@ -77,7 +87,7 @@ def fact(state, channel):
     return np.float32(channel < 17 and rooks & (~left if channel & 1 else left) != ZERO)
 
 
-@inlined
+@part
 def write_planes(state, planes):
     """Write the planes of the present position, and zeros to all others."""
     for channel in range(planes.shape[0]):
@@ -97,14 +107,15 @@ def write_planes(state, planes):
 
 
 def observe(state, planes, global_facts):
-    """Planes: 6 own and 6 other pieces (P N B R Q K), occurred before, castling to the right and to the
-    left of the own and the other king, en passant, clock / 100, ones; then 12 for each past board.
+    """Planes `[20, rank, file]`: 6 own and 6 other pieces (P N B R Q K), whether the position has occurred
+    before, castling to the right and to the left for me and for the other seat, the en passant square, the
+    clock / 100, ones.
     """
     write_planes(state, planes)
 
 
 def observe_past(state, planes, global_facts):
-    """Past boards too, the last one first."""
+    """The same, then 12 planes of pieces for each past board, the last one first."""
     write_planes(state, planes)
     for n in range(state.past.shape[0]):
         a, b, c, other = state.past[n, 0], state.past[n, 1], state.past[n, 2], state.past[n, 3]
@@ -130,7 +141,7 @@ def apply_past(state, action):
     apply_action(state, action)
 
 
-@inlined
+@part
 def balance(state, side):
     """Return (middle game, end game) value in centipawns and the weight of the pieces of a side."""
     middle, end, phase = 0, 0, 0
@@ -155,7 +166,7 @@ def heuristic(state, seat):
     return value if seat == state.mover else -value
 
 
-# From here on plain Python, but for perft.
+# From here on plain Python, but for the kernel of perft.
 
 
 @kernel
@@ -250,7 +261,7 @@ def make(fen="", openings="", chess960=False, history=0, max_plies=512):
             for word in range(4):
                 state.past[n, word] = ZERO
 
-    initial_rule = inlined(initial)
+    initial_rule = part(initial)
 
     def parse_position(state, text):
         chess_text.parse_position(state, text, chess960)
@@ -272,13 +283,14 @@ def make(fen="", openings="", chess960=False, history=0, max_plies=512):
         num_actions=ACTIONS,
         max_legal=218,
         max_plies=max_plies,
+        truncates=True,
         outcomes=OUTCOMES,
         observation=Observation(planes=(PLANES + PLANES_OF_PAST * history, 8, 8)),
         rules={
             "initial": initial_past if history else initial,
             "to_play": to_play,
-            "legal_actions": legal_actions,
-            "apply_action": apply_past if history else apply_action,
+            "legal_actions": list_legal,
+            "apply_action": apply_past if history else play,
             "outcome": outcome,
             "observe": observe_past if history else observe,
             "heuristic": heuristic,

@@ -9,18 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import GameError, InvalidState
-from .chess_moves import (
+from .chess_moves import PROMOTION_PLANES, legal_actions, passant_pawns, threats
+from .chess_play import (
     DRAWN,
     LAST_CLOCK,
     OFFSET,
-    PROMOTION_PLANES,
     apply_action,
     dead,
-    legal_actions,
-    passant_pawns,
     set_up,
     state_dtype,
-    threats,
 )
 from .chess_tables import KING, PAWN, RANK_7, flip
 
@@ -136,7 +133,7 @@ def parse_position(state: Any, text: str, chess960: bool) -> None:
 
 
 def parse_fen(text: str, chess960: bool) -> npt.NDArray[np.uint64]:
-    """Return the words of `chess_moves.set_up`, `u64 [11]`; InvalidState says which field is wrong."""
+    """Return the words of `chess_play.set_up`, `u64 [11]`; InvalidState says which field is wrong."""
     fields = text.split()
     if len(fields) != 6:
         raise InvalidState(
@@ -272,7 +269,7 @@ def parse_passant(text: str, words: npt.NDArray[np.uint64], board: Board, mover:
 
 
 def starts(fen: str, openings: str, chess960: bool) -> npt.NDArray[np.uint64]:
-    """Return the positions from which games start, `u64 [n, 11]` as `chess_moves.set_up` takes them."""
+    """Return the positions from which games start, `u64 [n, 11]` as `chess_play.set_up` takes them."""
     if openings:
         return read_openings(openings, chess960)
     if chess960 and not fen:
