@@ -16,9 +16,10 @@ from .config import Config
 from .errors import GameError, InvalidState, PlayerError, ZeroloopError
 from .games import make, rules_identity
 from .games.game import CHANCE, TERMINAL, Game, State
-from .judge import FULL, Judged, ask, drawn_positions, grade, judged_from_file, read_positions, solver_for
+from .judge import FULL, Judged, ask, drawn_positions, grade, judged_from_file, read_positions
 from .match import openings, play_match
 from .players import KINDS, Player, SearchPlayer, parse, split_name
+from .players.solvers import solver_for
 from .rating import score_interval
 
 SIMULATIONS = 128
@@ -37,7 +38,8 @@ def position_of(game: Game, position: str | None, moves: str, dice: str = "") ->
     if dice:
         if game.rules["to_play"](state) != CHANCE:
             raise InvalidState(
-                f"{game.id}: dice '{dice}' cannot be set in '{game.position(state)}': it is not before a roll."
+                f"{game.id}: dice '{dice}' cannot be set in '{game.position(state)}', "
+                "which is not before a roll."
             )
         game.play(state, game.parse_action(state, dice))
     return state

@@ -74,7 +74,8 @@ def check_game(
         _prove(game, rows, law_checks(game, rows), counts)
         plies += int((rows.mover != TERMINAL).sum())
         number, ply = (int(x) for x in rows.where[-1])
-        number, ply = (number + 1, 0) if rows.mover[-1] == TERMINAL else (number, ply + 1)
+        over = rows.mover[-1] == TERMINAL or (game.truncates and ply >= game.max_plies)
+        number, ply = (number + 1, 0) if over else (number, ply + 1)
         if progress:
             progress(number - seed, games)
     laws = [(law, k) for law, k in counts.items() if k]
@@ -190,6 +191,8 @@ def _notes(game: Game, plies: int) -> list[str]:
         notes = ["NUMBA_DISABLE_JIT is set: compiled rules were not compared with plain Python."]
     if not game._position:
         notes.append("The game gives no position text; a position is shown as its bytes.")
+    if game.truncates:
+        notes.append(f"Games of more than {game.max_plies} plies are cut there.")
     if game.num_symmetries == 1:
         notes.append("The game claims no symmetries.")
     return notes

@@ -104,6 +104,7 @@ class Game:
       max_legal: bound on the number of legal actions of any state.
       max_plies: bound on the plies of a game, chance plies included; longer games are truncated.
       outcomes: `float [K, P]`, points per seat of each way the game can end.
+      truncates: said of a game that may go on for longer than `max_plies`; without it that breaks a law.
       keyframe_every: plies between the states that an episode keeps; between them actions are replayed.
         0: every state where it is small, else so many that they take 32 bytes a ply.
 
@@ -127,6 +128,7 @@ class Game:
         max_chance: int = 0,
         num_symmetries: int = 1,
         keyframe_every: int = 0,
+        truncates: bool = False,
         options: Mapping[str, Any] | None = None,
         render: Callable[[State], str] | None = None,
         action_name: Callable[[State, int], str] | None = None,
@@ -138,7 +140,7 @@ class Game:
         self.options = dict(options or {})
         self.num_players, self.num_actions = num_players, num_actions
         self.max_legal, self.max_chance, self.max_plies = max_legal, max_chance, max_plies
-        self.num_symmetries = num_symmetries
+        self.num_symmetries, self.truncates = num_symmetries, truncates
         self.observation = observation
         self.state_dtype = padded(np.dtype(state_dtype), name)
         self.outcomes = np.array(outcomes, np.float32)
@@ -297,7 +299,7 @@ class Game:
         return out[0]
 
     def details(self, state: State, rolled: bool = False) -> dict[str, Any]:
-        """Return what the game tells of a position beside the contract; `rolled`: its dice were just given."""
+        """Return what the game tells of a position beside the contract; `rolled`: its dice are new."""
         return dict(self._details(state, rolled)) if self._details else {}
 
     def describe(self) -> str:

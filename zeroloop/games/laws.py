@@ -67,7 +67,7 @@ def law_checks(game: Game, t: Answers) -> Iterator[Check]:
         lambda i: f"to_play returns {t.mover[i]}; allowed: 0 to {seats - 1}, CHANCE, TERMINAL",
     )  # fmt: skip
     yield (
-        ENDS, over, ~over & (t.where[:, 1] >= game.max_plies),
+        ENDS, over, ~over & (t.where[:, 1] >= game.max_plies) & (not game.truncates),
         lambda i: f"the game goes on after max_plies = {game.max_plies} plies",
     )  # fmt: skip
     yield from _choice_checks(t, LEGAL, decision, "legal_actions", game.max_legal)

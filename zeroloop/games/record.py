@@ -46,6 +46,8 @@ class Limits(NamedTuple):
     seats: int
     actions: int
     plies: int
+    cut: bool
+    """Random games may reach `plies` and end there."""
 
 
 class Answers(NamedTuple):
@@ -167,7 +169,8 @@ def record(game: Any, t: Any, carry: Any, n: Any, seed: Any, ply: Any, end: Any)
                 initial(game, t.states[i, column], setup)
         else:
             t.states[i, STATE] = carry[0]
-        goes_on = ask_state(game, t, i, n) and ply < n.plies
+        answered = ask_state(game, t, i, n)
+        goes_on = answered and ply < n.plies
         if goes_on:
             count = t.count[i, 0]
             pick = draws.integer(seed, draws.CHECK, 0, ply, 0, count)
@@ -175,7 +178,7 @@ def record(game: Any, t: Any, carry: Any, n: Any, seed: Any, ply: Any, end: Any)
             carry[0] = t.states[i, NEXT]
             ply += 1
         t.used[0] = i + 1
-        if t.mover[i] == TERMINAL:
+        if t.mover[i] == TERMINAL or (n.cut and answered and not goes_on):
             seed, ply = seed + 1, 0
         elif not goes_on:
             return
@@ -233,7 +236,7 @@ def raw_bytes(t: Answers) -> Any:
 
 def limits_of(game: Game) -> Limits:
     """Return the facts that `record` needs."""
-    return Limits(game.num_players, game.num_actions, game.max_plies)
+    return Limits(game.num_players, game.num_actions, game.max_plies, game.truncates)
 
 
 def written(t: Answers) -> Answers:

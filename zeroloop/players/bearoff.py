@@ -177,7 +177,7 @@ def bearoff_regret(table: BearoffTable, states: Array, actions: Array) -> npt.ND
 
 
 def bearoff_positions(table: BearoffTable, count: int, seed: int = 0) -> Array:
-    """Return `state_dtype [count]`: random positions of the table, just after a roll, with a choice to make."""
+    """Return `state_dtype [count]`: random positions of the table with dice and a choice to make."""
     rng = np.random.default_rng(seed)
     states, made = GAME.states(count), 0
     while made < count:

@@ -1,4 +1,4 @@
-"""Perfect play where it exists: Connect Four and small Hex by their own solvers, tic-tac-toe by exhaustion."""
+"""Perfect play where it exists: Connect Four and small Hex by solvers, tic-tac-toe by exhaustion."""
 
 from __future__ import annotations
 
