@@ -303,12 +303,12 @@ class ReferenceSearch:
 
     def expected_value(self, node: Node, v: list[F]) -> list[F]:
         """The mean of what the outcomes have seen so far, or v where one of them is not known (R21)."""
-        children = [edge.child for edge in node.edges]
-        if any(child is None or child.visits == 0 for child in children):
+        known = [(e.prior, e.child) for e in node.edges if e.child is not None and e.child.visits > 0]
+        if len(known) < len(node.edges):
             return v
         out = []
         for p in range(len(v)):
-            terms = [e.prior * (e.child.value_sum[p] / F(e.child.visits)) for e in node.edges]
+            terms = [prior * (child.value_sum[p] / F(child.visits)) for prior, child in known]
             out.append(add(terms, F(0)))
         return out
 

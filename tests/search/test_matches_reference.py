@@ -33,7 +33,7 @@ NUMBERS = {
 RULES = [("puct", "puct"), ("gumbel", "puct"), ("gumbel", "gumbel")]
 CONNECT4 = make("connect4")
 TREE2, TREE3 = random_tree(0, 2), random_tree(0, 3)
-DICE = [(COIN_FLIP, 0), *((tree, start) for tree in (TREE2, TREE3) for start in range(1, 9))]
+DICE = [(COIN_FLIP, 0), *((tree, start) for tree in (TREE2, TREE3) for start in range(1, 7))]
 """Games with chance nodes, and where they start."""
 GAMES = [WIN_IN_TWO, COIN_FLIP, THREE_WAY_VOTE, FORCED, CONNECT4, TREE2, TREE3]
 
@@ -94,24 +94,26 @@ def assert_same(game, forest, tree, reference):
 
 def assert_same_tree(trees, tree, reference):
     """Compare every stored node and edge, float sums to the bit; nothing may be left pending."""
-    nodes, edges = trees.nodes[tree], trees.edges[tree]
+    used = trees.trees[tree]
+    nodes, edges = trees.nodes[tree][: used["nodes"]], trees.edges[tree][: used["edges"]]
+    assert not nodes["pending"].any() and not edges["pending"].any()
+    names = ("edge_start", "edge_count", "visit_count", "value_sum")
+    rows = list(zip(*(nodes[name].tolist() for name in names), strict=True))
+    names = ("action", "child", "visit_count", "value_sum")
+    columns = list(zip(*(edges[name].tolist() for name in names), strict=True))
     todo = [(0, reference.root)]
     while todo:
-        i, want = todo.pop()
-        first = int(nodes["edge_start"][i])
-        assert nodes["visit_count"][i] == want.visits
-        assert nodes["pending"][i] == want.pending == 0
-        assert nodes["value_sum"][i].tolist() == [float(x) for x in want.value_sum]
-        assert nodes["edge_count"][i] == len(want.edges)
-        for e, edge in enumerate(want.edges, first):
-            got = edges[e]
-            assert got["action"] == edge.action
-            assert got["visit_count"] == edge.n
-            assert got["pending"] == edge.pending == 0
-            assert got["value_sum"] == edge.w
-            assert (got["child"] >= 0) == (edge.child is not None)
+        i, node = todo.pop()
+        start, count, visits, value_sum = rows[i]
+        assert (visits, value_sum) == (node.visits, [float(x) for x in node.value_sum])
+        assert node.pending == 0
+        for got, edge in zip(columns[start : start + count], node.edges, strict=True):
+            action, child, visits, value_sum = got
+            assert (action, visits, value_sum) == (edge.action, edge.n, float(edge.w))
+            assert edge.pending == 0
+            assert (child >= 0) == (edge.child is not None)
             if edge.child is not None:
-                todo.append((int(got["child"]), edge.child))
+                todo.append((child, edge.child))
 
 
 def play_both(
@@ -239,7 +241,7 @@ def test_kernels_agree_with_reference_without_noise(rule, interior):
 def test_kernels_agree_with_reference_in_exact_expectation(rule, interior, noise, reuse):
     options = {"budget": 40, "noise": noise, "reuse": reuse, "chance": "expectation"}
     compared = [play_both(game, rule, interior, start=start, **options) for game, start in DICE]
-    assert sum(compared) >= 100
+    assert sum(compared) >= 80
 
 
 @pytest.mark.parametrize(("rule", "interior"), RULES)
@@ -247,7 +249,7 @@ def test_kernels_agree_with_reference_in_exact_expectation(rule, interior, noise
 @pytest.mark.parametrize("bound", [{"max_nodes": 24}, {"max_edges": 40}, {"max_nodes": 1}])
 def test_kernels_agree_with_reference_when_a_tree_of_expectations_is_full(rule, interior, reuse, bound):
     options = {"budget": 50, "reuse": reuse, "chance": "expectation", **bound}
-    for game, start in DICE[:6] + DICE[-5:]:
+    for game, start in DICE[:4] + DICE[-3:]:
         play_both(game, rule, interior, start=start, **options)
 
 
@@ -259,5 +261,5 @@ GAP = pytest.mark.xfail(strict=True, reason="no edge may have n_s = considered(t
 @pytest.mark.parametrize("bound", [{}, {"max_nodes": 40}, {"max_edges": 60}])
 def test_kernels_agree_with_reference_when_several_leaves_sweep_side_by_side(rule, interior, leaves, bound):
     options = {"budget": 40, "leaves": leaves, "reuse": True, "chance": "expectation", **bound}
-    for game, start in DICE[:6] + DICE[-5:]:
+    for game, start in DICE[:4] + DICE[-3:]:
         play_both(game, rule, interior, start=start, **options)
