@@ -200,6 +200,36 @@ def test_a_chance_node_is_visited_as_often_as_its_probabilities_say():
     assert shares == pytest.approx([0.5, 0.3, 0.2], abs=0.05)
 
 
+def test_one_visit_of_each_gamble_gives_its_expectation():
+    search = searcher(COIN_FLIP, exact_evaluator(COIN_FLIP), rule="gumbel", chance="expectation")
+    search.run(3)
+    assert search.result()["visits"] == [1, 1, 1]
+    assert search.result()["q"] == pytest.approx([0.25, 0.35, -0.25], abs=1e-6)
+    assert [edge.n for edge in search.root.edges[1].child.edges] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("rules", RULES, ids="-".join)
+@pytest.mark.parametrize("leaves", [1, 4])
+def test_a_chance_node_passes_its_whole_first_sweep_on_as_one_visit(rules, leaves):
+    game = random_tree(5, 3)
+    options = {"rule": rules[0], "interior": rules[1], "chance": "expectation", "noise": True}
+    search = searcher(game, hashed_evaluator(game), **options)
+    search.run_leaves(80, leaves)
+    assert sum(search.result()["search_visits"]) == search.result()["simulations"] == 80
+    todo, swept = [search.root], 0
+    while todo:
+        node = todo.pop()
+        assert node.pending == 0 and all(edge.pending == 0 for edge in node.edges)
+        visits = [edge.n for edge in node.edges]
+        if node.kind == "chance" and 0 in visits:
+            assert node.visits == 0
+        elif node.kind == "chance":
+            assert node.visits >= 1 and (leaves > 1 or node.visits == sum(visits) - len(visits) + 1)
+            swept += 1
+        todo.extend(edge.child for edge in node.edges if edge.child is not None)
+    assert swept > 3
+
+
 def test_pruning_takes_forced_visits_off_the_target():
     search = searcher(WIN_IN_TWO, noise=True)
     search.run(200)
