@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/connect4
 
-.PHONY: train test test-slow check setup clean
+.PHONY: train test test-slow oracles check setup clean
 
 train: setup
 	$(BIN)/zeroloop train connect4 --preset laptop --run $(RUN)
 
 test: check
 	$(BIN)/python -m pytest -m "not slow"
+
+oracles: setup
+	ZEROLOOP_ORACLES=1 $(BIN)/python -m pytest tests/games tests/players
 
 test-slow: check
 	$(BIN)/python -m pytest

@@ -35,6 +35,8 @@ LONG_FILES = {
     "configfile.py": "reading, building and describing share one set of type rules",
     "train.py": "the loop and the state that a checkpoint must hold",
     "games/game.py": "the contract on one page",
+    "games/backgammon.py": "the rules, texts and heuristic of a game",
+    "games/hex.py": "the rules, texts and heuristic of a game",
     "search/kernels.py": "the hot kernels, inlined into one another",
 }
 LONG_FUNCTIONS = {

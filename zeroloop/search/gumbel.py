@@ -86,13 +86,16 @@ def best_considered(node, nodes, edges, root, numbers, visits):
     """Return the edge with `visits` visits of this search and the highest g + logit + sigma(cq)."""
     seat, start = node.to_play, node.edge_start
     mixed = mixed_value(node, nodes, edges, seat)
-    most = 0
+    most, nearest = 0, 0
     for i in range(node.edge_count):
-        most = max(most, search_visits(edges[start + i], root[i]))
+        n = search_visits(edges[start + i], root[i])
+        most = max(most, n)
+        if n <= visits:
+            nearest = max(nearest, n)
     best, best_score = start, LOWEST
     for i in range(node.edge_count):
         edge = edges[start + i]
-        if search_visits(edge, root[i]) != visits:
+        if search_visits(edge, root[i]) != nearest:
             continue
         q = edge.value_sum / f32(edge.visit_count) if edge.visit_count > 0 else mixed
         score = (root[i].noise + edge.logit) + sigma(q, most, numbers.c_visit, numbers.c_scale)
