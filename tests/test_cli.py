@@ -118,6 +118,51 @@ def test_report_is_written(run):
 # Positions.
 
 
+def test_state_of_backgammon_with_dice_tells_what_the_turn_can_lead_to():
+    found = answer("state", "backgammon", "--position", "4HPwATDgc/ABMA 0 -", "--dice", "31")
+    assert found["position"] == "4HPwATDgc/ABMA 0 31" and found["to_play"] == 0
+    assert len(found["turn_results"]) == len(set(found["turn_results"])) == 16
+    assert "turn_results" not in answer("state", "backgammon", "--position", "4HPwATDgc/ABMA 0 31")
+    bare = answer("state", "backgammon", "--position", "4HPwATDgc/ABMA", "--dice", "31")
+    assert bare["turn_results"] == found["turn_results"]
+
+
+def test_dice_where_none_are_due_are_refused():
+    told = refused("state", "backgammon", "--position", "4HPwATDgc/ABMA 0 31", "--dice", "31")
+    assert "31" in told and "not before a roll" in told
+    assert "allowed" in refused("state", "backgammon", "--position", "4HPwATDgc/ABMA 0 -", "--dice", "71")
+
+
+def test_state_of_chess_counts_repetitions():
+    moves = "g1f3 g8f6 f3g1 f6g8"
+    assert answer("state", "chess", "--moves", moves)["repetitions"] == 2
+    third = answer("state", "chess", "--moves", f"{moves} {moves}")
+    assert third["terminal"] and third["repetitions"] == 3 and third["points"] == [0, 0]
+
+
+def test_perft_counts_the_moves_of_the_start():
+    assert answer("perft", "start", "3")["nodes"] == 8902
+    assert "king" in refused("perft", "8/8/8/8/8/8/8/4K3 w - - 0 1", "1")
+
+
+def test_a_bearoff_is_judged_by_the_exact_table():
+    found = answer("evaluate", "bearoff", "--bearoff", "50", "--game", "backgammon")
+    assert found["points_lost_per_decision"] == 0 and found["best_move_rate"] == 1
+
+
+def test_drawn_positions_are_judged_by_the_solver():
+    flags = "--drawn", "40", "--game", "hex", "--set", "game.options.size=3"
+    assert answer("evaluate", "solver", *flags)["value_preserving_rate"] == 1
+    assert "one of" in refused("evaluate", "random")
+
+
+def test_a_game_of_other_options_is_played_in_a_match():
+    found = answer(
+        "match", "solver", "random", "--game", "hex", "--set", "game.options.size=3", "--games", "4"
+    )
+    assert found["settings"]["game"] == "hex(size=3, swap=False)"
+
+
 def test_state_of_the_start():
     found = answer("state", "connect4")
     assert found["to_play"] == 0 and found["terminal"] is False and found["points"] is None

@@ -309,6 +309,16 @@ def test_summary_is_plain_and_counts_seats_apart():
     assert found["mean_plies"] == 5.0 and found["players"] == ["a", "b"]
 
 
+def test_points_and_first_places_of_the_first_side():
+    result = made_result([[1, -1], [0, 0], [1, -1], [-1, 1]])  # it sits in seats 0, 1, 0, 1
+    found = result.summary()
+    assert found["points_per_game"] == pytest.approx((1 + 0 + 1 + 1) / 4)
+    low, high = score_interval([0.75, 1.0])
+    assert found["points_interval"] == pytest.approx([2 * low - 1, 2 * high - 1])
+    assert found["first_place_rate"] == pytest.approx((1 + 0.5 + 1 + 1) / 4)
+    assert found["first_place_interval"] == pytest.approx(list(score_interval([0.75, 1.0])))
+
+
 @pytest.mark.parametrize("points", [[1, -1], [-1, 1]])
 def test_infinite_elo_is_left_out_of_the_summary(points):
     result = made_result([points, [-p for p in points]])

@@ -52,12 +52,20 @@ class PlaySettings(NamedTuple):
     rule: str = "puct"
     chance: str = "sampling"
     c_puct: float = 1.5
+    """As a multiple of the game's smallest win, for values are points over the largest."""
     fpu_reduction: float = 0.2
+    """The same."""
     temperature: float = 0.0
     batch: int = 256
     one_batch: bool = False
     """Pad every batch to `batch`, so that an evaluation is a pure function of model and state."""
     cache_megabytes: int = 32
+
+
+def smallest_win(game: Game) -> float:
+    """Return the points of the smallest win over the largest: 1 in most games, a third in backgammon."""
+    wins = game.outcomes.max(1)
+    return float(wins[wins > 0].min() / game.scale) if (wins > 0).any() else 1.0
 
 
 class SearchPlayer:
@@ -125,7 +133,8 @@ class SearchPlayer:
 
     def _forest_for(self, size: int) -> Forest:
         if self._forest is None or self._forest.size < size:
-            s = self.settings
+            s, unit = self.settings, smallest_win(self.game)
+            numbers = {"c_puct": s.c_puct * unit, "fpu_reduction": s.fpu_reduction * unit}
             self._forest = Forest(
                 self.game,
                 size,
@@ -133,7 +142,7 @@ class SearchPlayer:
                 rule=s.rule,
                 chance=s.chance,
                 cache_entries=(s.cache_megabytes << 20) // cache_entry_bytes(self.game),
-                numbers=make_numbers({"c_puct": s.c_puct, "fpu_reduction": s.fpu_reduction}),
+                numbers=make_numbers(numbers),
                 seed=self.seed,
             )
         return self._forest
