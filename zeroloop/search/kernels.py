@@ -231,7 +231,8 @@ def walk(game, rule, interior, seed, tree, nodes, edges, states, root, numbers, 
 
     The slot holds the leaf's node and state; for a leaf that is not stored it is the scratch slot.
     """
-    n, length, count = 0, 0, -1  # -1: no new node yet, so `legal` is not filled
+    # Typed as variables: Numba would compile what is called with a literal apart.
+    n, length, count = np.int64(0), np.int64(0), np.int64(-1)  # -1: no new node yet, `legal` is not filled
     while True:
         node = nodes[n]
         if node.to_play == TERMINAL or node.status != READY:
@@ -240,9 +241,9 @@ def walk(game, rule, interior, seed, tree, nodes, edges, states, root, numbers, 
         path[length].node = n
         path[length].edge = e
         length += 1
-        child = edges[e].child
+        child = np.int64(edges[e].child)
         if child < 0:
-            child = tree.nodes
+            child = np.int64(tree.nodes)
             states[child] = states[n]
             apply_action(game, states[child], edges[e].action)
             count = make_node(game, tree, nodes, edges, states, child, legal, chance)
@@ -335,7 +336,7 @@ def simulate(game, rule, interior, seed, b, t, numbers, cache, words, values, ro
                 leaf.value[seat] = cache.values[entry, seat]
         for seat in range(num_players(game)):
             values[seat] = cache.values[entry, seat]
-    arrived = backup(game, tree, nodes, edges, path, length, n, values, 0, t.flow)
+    arrived = backup(game, tree, nodes, edges, path, length, n, values, np.int64(0), t.flow)
     if arrived and not root_evaluation:
         tree.begun += 1
         tree.finished += 1
@@ -354,6 +355,7 @@ def descend(game, rule, interior, seed, t, numbers, cache, words, values, leaves
     Returns:
       The next free leaf row: rows before it wait for an evaluation.
     """
+    row = np.int64(row)
     for i in range(ids.shape[0]):
         b = ids[i]
         tree = t.trees[b]
@@ -396,7 +398,18 @@ def absorb(game, t, cache, words, logits, values, rows):
                 cache.logits[entry, i] = logits[row, i]
             for seat in range(num_players(game)):
                 cache.values[entry, seat] = value[seat]
-        arrived = backup(game, tree, nodes, edges, t.paths[row], leaf.length, leaf.node, value, 1, t.flow)
+        arrived = backup(
+            game,
+            tree,
+            nodes,
+            edges,
+            t.paths[row],
+            np.int64(leaf.length),
+            np.int64(leaf.node),
+            value,
+            np.int64(1),
+            t.flow,
+        )
         tree.waiting -= 1
         if not arrived:
             tree.begun -= 1  # the simulation goes on with the chance node's next outcome
@@ -415,7 +428,7 @@ def plant_tree(game, tree, nodes, edges, states, legal, chance, key, ply):
     tree.overflow = 0
     tree.active = 0
     tree.waiting = 0
-    make_node(game, tree, nodes, edges, states, 0, legal, chance)
+    make_node(game, tree, nodes, edges, states, np.int64(0), legal, chance)
 
 
 @kernel
@@ -483,16 +496,16 @@ def advance_tree(game, tree, nodes, edges, states, remap, legal, chance, action,
     """Play an action or chance outcome at the root of one tree."""
     tree.ply += 1
     tree.active = 0
-    keep = -1
+    keep = np.int64(-1)
     if reuse:
         for e in range(nodes[0].edge_start, nodes[0].edge_start + nodes[0].edge_count):
             if edges[e].action == action:
-                keep = edges[e].child
+                keep = np.int64(edges[e].child)
     if keep < 0:
         apply_action(game, states[0], action)
         tree.nodes = 0
         tree.edges = 0
-        make_node(game, tree, nodes, edges, states, 0, legal, chance)
+        make_node(game, tree, nodes, edges, states, np.int64(0), legal, chance)
     else:
         keep_subtree(tree, nodes, edges, states, remap, keep)
 
