@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +18,11 @@ import numpy as np
 
 from . import draws
 from .compiled import kernel
-from .config import Config
+from .config import Config, GameConfig, SelfPlayConfig
 from .episode import Episode
-from .evaluator import UniformEvaluator
+from .evaluator import UniformEvaluator, observe_states
 from .evaluator.choice import Choice, choose, make_evaluator, relative_points, shapes_of
+from .games import make
 from .games.game import (
     CHANCE,
     TERMINAL,
@@ -31,7 +37,7 @@ from .learner import Learner
 from .networks import build
 from .replay import Replay
 from .search.forest import Forest, Leaves
-from .selfplay import needed_nodes
+from .selfplay import SelfPlay, needed_nodes
 from .selfplay.collector import LocalCollector
 
 BATCHES = (64, 128, 256, 512, 1024)
@@ -144,6 +150,44 @@ def play_to_choice(game, seed, key, states, legal, chance):
             else:
                 apply_action(game, state, legal[0])
             ply += 1
+
+
+def bench_compile(game: Game, config: Config, threads: int) -> dict[str, Any]:
+    """Measure how long a fresh process needs for a game's kernels, with an empty cache and with a full one.
+
+    The kernels are those of the forest, of self-play and of the observation; imports are not counted.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        here = {
+            "NUMBA_CACHE_DIR": folder,
+            "ZEROLOOP_BENCH": json.dumps([config.game.name, config.game.options]),
+        }
+        code = "import json, os, zeroloop.bench as b; b.first_move(*json.loads(os.environ['ZEROLOOP_BENCH']))"
+        seconds = []
+        for _ in range(2):
+            command = [sys.executable, "-c", code]
+            done = subprocess.run(
+                command, env=os.environ | here, stdout=subprocess.PIPE, text=True, check=True
+            )
+            seconds.append(json.loads(done.stdout))
+    return {"cold_seconds": seconds[0], "warm_seconds": seconds[1]}
+
+
+def first_move(name: str, options: dict[str, Any]) -> None:
+    """Print the seconds until the first move of self-play, from before any kernel is there."""
+    game = make(name, **options)
+    config = Config(game=GameConfig(name=name, options=options), selfplay=SelfPlayConfig(games=2))
+    begun = time.perf_counter()
+    play = SelfPlay(game, config, on_episode=lambda episode: None)
+    play.publish(UniformEvaluator(game, 2), "uniform")
+    while play.moves == 0:
+        play.turn(1 << 60)
+    states, seen = game.states(1), game.observation
+    states[0] = play.forest.trees.states[0, 0]
+    observe_states(
+        game, states, 1, np.zeros((1, *seen.planes), np.float32), np.zeros((1, seen.globals), np.float32)
+    )
+    print(time.perf_counter() - begun)
 
 
 def bench_inference(

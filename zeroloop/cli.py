@@ -407,6 +407,7 @@ def _bench(name: str, what: str, threads: int) -> None:
 
 
 _bench("search", "Simulations/s with the uniform evaluator, no network.", 1)
+_bench("compile", "Seconds that a fresh process compiles, and loads from the cache.", 1)
 _bench("inference", "Positions/s of every backend at several batches.", 1)
 _bench("selfplay", "Real self-play against raw inference.", 2)
 _bench("learn", "Positions/s of learning steps.", 2)
