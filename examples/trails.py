@@ -154,19 +154,23 @@ def action_name(state, action):
     return "abcd"[action % WIDTH] + str(action // WIDTH + 1)
 
 
-def render(state):
-    """A letter for each snail, `#` for the trails, `.` for a free cell."""
+def rows(state):
+    """Return the rows as text: a letter for each snail, `#` for the trails, `.` for a free cell."""
     cells = ["#" if state.taken >> cell & 1 else "." for cell in range(CELLS)]
     for seat in range(SEATS):
         if state.heads[seat] >= 0:
             cells[state.heads[seat]] = "ABC"[seat]
-    return "\n".join("".join(cells[WIDTH * row : WIDTH * (row + 1)]) for row in range(HEIGHT))
+    return ["".join(cells[WIDTH * row : WIDTH * (row + 1)]) for row in range(HEIGHT)]
+
+
+def render(state):
+    return "\n".join(["  abcd", *(f"{row} {cells}" for row, cells in enumerate(rows(state), 1))])
 
 
 def position(state):
     """Rows, the seat to move, and the seats that are out, the first one first: `A##B/.#../C... B -`."""
     gone = "".join("ABC"[seat] for rank in (3, 2) for seat in range(SEATS) if state.rank[seat] == rank)
-    return f"{render(state).replace(chr(10), '/')} {'-ABC'[max(state.mover, -1) + 1]} {gone or '-'}"
+    return f"{'/'.join(rows(state))} {'-ABC'[max(state.mover, -1) + 1]} {gone or '-'}"
 
 
 def parse_position(state, text):
@@ -176,8 +180,8 @@ def parse_position(state, text):
         raise InvalidState(
             f"trails: '{text}' is not like 'A##B/.#../C... B -': rows, mover, seats that are out."
         )
-    *rows, mover, gone = found.groups()
-    cells, gone = "".join(rows), gone.strip("-")
+    *lines, mover, gone = found.groups()
+    cells, gone = "".join(lines), gone.strip("-")
     state.taken = sum(1 << cell for cell in range(CELLS) if cells[cell] != ".")
     state.heads = [cells.find(snail) for snail in "ABC"]
     state.mover = "ABC".find(mover) if mover != "-" else TERMINAL
@@ -187,7 +191,7 @@ def parse_position(state, text):
         state.rank[state.rank.argmin()] = 1
     placed = sum(head >= 0 for head in state.heads)
     fits = position(state) == text and (mover == "-") == (len(gone) == 2)
-    fits = fits and all((targets(state, "ABC".index(snail)) == 0) for snail in gone)
+    fits = fits and all(targets(state, "ABC".index(snail)) == 0 for snail in gone)
     fits = fits and (mover == "-" or (mover not in gone and targets(state, state.mover) != 0))
     if placed < SEATS:
         fits = (
