@@ -12,7 +12,7 @@ test: check
 	$(BIN)/python -m pytest -m "not slow"
 
 oracles: setup
-	ZEROLOOP_ORACLES=1 $(BIN)/python -m pytest tests/games tests/players
+	REQUIRE_ORACLES=1 $(BIN)/python -m pytest tests/games tests/players
 
 test-slow: check
 	$(BIN)/python -m pytest

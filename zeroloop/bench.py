@@ -160,9 +160,9 @@ def bench_compile(game: Game, config: Config, threads: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         here = {
             "NUMBA_CACHE_DIR": folder,
-            "ZEROLOOP_BENCH": json.dumps([config.game.name, config.game.options]),
+            "BENCHED_GAME": json.dumps([config.game.name, config.game.options]),
         }
-        code = "import json, os, zeroloop.bench as b; b.first_move(*json.loads(os.environ['ZEROLOOP_BENCH']))"
+        code = "import json, os, zeroloop.bench as b; b.first_move(*json.loads(os.environ['BENCHED_GAME']))"
         seconds = []
         for _ in range(2):
             command = [sys.executable, "-c", code]

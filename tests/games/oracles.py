@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-MUST = os.environ.get("ZEROLOOP_ORACLES") == "1"
+MUST = os.environ.get("REQUIRE_ORACLES") == "1"
 """Set where the oracles are installed for sure: a skipped oracle test would then hide a fault."""
 
 FOLDERS = os.pathsep.join([os.environ.get("PATH", ""), "/usr/games"])
