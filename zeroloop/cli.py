@@ -136,6 +136,8 @@ def load_config(
         layers.append(configfile.Layer.from_mapping(extra, "the command line"))
     layers += configfile.assignment_layers(sets)
     found = configfile.load(Config, *layers)
+    if game and found.game.name != game:
+        raise ConfigError(f"the command names the game {game}, but game.name is set to {found.game.name}.")
     own = CONFIGS / f"{found.game.name}.yaml"
     if stored is None and own.exists():
         found = configfile.load(Config, configfile.Layer.from_file(own), *layers)
@@ -147,6 +149,13 @@ def _game(name: str, sets: tuple[str, ...] = ()) -> Game:
 
     config = load_config(name, None, sets)
     return make(config.game.name, **config.game.options)
+
+
+def _given_game(name: str | None, sets: tuple[str, ...]) -> Game | None:
+    """Return the game of `--game`, None without one; `--set` alone has nothing to set."""
+    if sets and not name:
+        raise ZeroloopError(f"--set {sets[0]} gives options of a game, but there is no --game; give one.")
+    return _game(name, sets) if name else None
 
 
 @main.command()
@@ -329,10 +338,10 @@ def evaluate(
 
     if [bool(positions), bool(drawn), bool(bearoff)].count(True) != 1:
         raise ZeroloopError("evaluate needs one of --positions FILE, --drawn N and --bearoff N.")
-    made = _game(game, sets) if game else None
+    made = _given_game(game, sets)
     if drawn or bearoff:
         judge = evaluate_drawn if drawn else evaluate_bearoff
-        _print(judge(player, drawn or bearoff, simulations, made, seed), as_json)
+        _print(judge(player, drawn or bearoff, simulations, made, seed, _tell), as_json)
         return
     found = evaluate_files(player, list(positions), simulations, limit, made, seed, _tell)
     if as_json:
@@ -347,7 +356,9 @@ def evaluate(
 @click.argument("first", callback=_given)
 @click.argument("second", callback=_given)
 @click.option("--games", default=200, help="Games; each opening is played in every seating.")
-@click.option("--opening-plies", type=NATURAL, default=4, help="Random plies of an opening, at most.")
+@click.option(
+    "--opening-plies", type=click.IntRange(min=1), default=4, help="Random plies of an opening, at most."
+)
 @click.option("--game", default=None, callback=_given, help="Game of fixed players [connect4].")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="With --game: its options.")
 @click.option("--seed", type=SEED, default=0)
@@ -365,7 +376,7 @@ def match(
     """Play FIRST against SECOND: RUN@128, HASH@128, demo:connect4@128, minimax:4, mcts:400, solver."""
     from .query import match_players
 
-    made = _game(game, sets) if game else None
+    made = _given_game(game, sets)
     _print(match_players(first, second, games, opening_plies, made, seed, _tell), as_json)
 
 
@@ -464,6 +475,11 @@ def config_show(
         text = "\n".join(f"{k.name} = {k.default}   ({k.type})\n    {k.doc}" for k in keys)
         _print({"keys": rows}, as_json, text)
         return
+    if run is not None and not (run / "config.yaml").exists():
+        raise ZeroloopError(
+            f"'{run}' is no run directory: it has no config.yaml. For the configuration of a game: "
+            "zeroloop config show --set game.name=hex."
+        )
     found = load_config(None, preset, sets, device, run / "config.yaml" if run else None)
     if as_json:
         click.echo(json.dumps({"hash": configfile.content_hash(found), "config": configfile.to_plain(found)}))

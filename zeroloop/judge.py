@@ -136,6 +136,11 @@ def read_positions(game: Game, path: pathlib.Path) -> tuple[Array, list[str], li
 
 def _played(game: Game, text: str, where: str) -> Any:
     state = game.initial_state()
+    if any(len(game.action_name(state, a)) > 1 for a in game.legal(state)) or game.max_chance:
+        raise InvalidState(
+            f"{where}: files of positions write a move as one letter, which {game.id} does not; "
+            "they serve connect4 and tictactoe (--drawn serves games with a solver)."
+        )
     for i, name in enumerate(text):
         names = {game.action_name(state, a): a for a in game.legal(state)}
         if name not in names:

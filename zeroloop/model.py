@@ -126,9 +126,10 @@ def _metadata(path: pathlib.Path, data: bytes) -> dict[str, Any]:
 
 def _check_meaning(path: pathlib.Path, about: dict[str, Any], game: Game) -> None:
     if about["game"] != game.name or about["options"] != game.options:
+        inner = ", ".join(f"{k}={v}" for k, v in sorted(about["options"].items()))
         raise ResumeError(
-            f"{path} plays {about['game']} {about['options'] or ''}, not {game.id}; "
-            "give a model of the same game."
+            f"{path} plays {about['game']}{f'({inner})' if inner else ''}, not {game.id}; "
+            "give a model of the same game, or leave out --game."
         )
     if about["observation_version"] != game.observation.version:
         raise ResumeError(

@@ -181,7 +181,7 @@ def marks(game: Game) -> dict[int, str]:
         gained = [c for c in "XO" if after.count(c) > before.count(c)]
         if seat != CHANCE and len(gained) == 1:
             found.setdefault(seat, gained[0])
-    return found if len(set(found.values())) == len(found) else {}
+    return found if len(set(found.values())) == len(found) == game.num_players else {}
 
 
 def assessment(game: Game, values: Array, seat: int) -> str:

@@ -195,7 +195,12 @@ def evaluate_files(
 
 
 def evaluate_drawn(
-    player: str, count: int, simulations: int | None, game: Game | None, seed: int
+    player: str,
+    count: int,
+    simulations: int | None,
+    game: Game | None,
+    seed: int,
+    tell: Callable[[str], None],
 ) -> dict[str, Any]:
     """Grade a player on so many distinct random positions that the game's solver judges.
 
@@ -205,13 +210,22 @@ def evaluate_drawn(
     made, game = _player(player, game, simulations, seed)
     solver = solver_for(game)
     if solver is None:
-        raise InvalidState(f"{game.id} has no solver to judge moves.")
+        raise InvalidState(
+            f"{game.id} has no solver; there is one for connect4, tictactoe and hex up to size=5."
+        )
     judged = drawn_positions(game, count, solver, seed=seed)
+    if len(judged.states) < count:
+        tell(f"{game.id} gave only {len(judged.states)} distinct positions of the {count} asked for.")
     return {**_about(made), **grade(judged, _choices(made, judged.states)).plain()}
 
 
 def evaluate_bearoff(
-    player: str, count: int, simulations: int | None, game: Game | None, seed: int
+    player: str,
+    count: int,
+    simulations: int | None,
+    game: Game | None,
+    seed: int,
+    tell: Callable[[str], None],
 ) -> dict[str, Any]:
     """Measure the points that a player gives away a decision in random bear-off positions.
 
@@ -220,8 +234,12 @@ def evaluate_bearoff(
     """
     from .players.bearoff import bearoff_positions, bearoff_regret, bearoff_table
 
+    if game is not None and game.name != "backgammon":
+        raise PlayerError(f"--bearoff judges backgammon, but --game is {game.id}; leave --game out.")
     made, game = _player(player, game or make("backgammon"), simulations, seed)
-    table = bearoff_table()
+    if game.name != "backgammon":
+        raise PlayerError(f"--bearoff judges backgammon, but {player} plays {game.id}.")
+    table = bearoff_table(tell=tell)
     states = bearoff_positions(table, count, seed)
     regret = bearoff_regret(table, states, _choices(made, states)).astype(float)
     # A decision loses 2 points at most, so the mean has an exact interval.

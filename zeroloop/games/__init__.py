@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import pathlib
 import sys
 import traceback
@@ -90,6 +91,12 @@ def _load_file(path: pathlib.Path) -> ModuleType:
 def _game_of(module: ModuleType, name: str, options: dict[str, Any]) -> Game:
     factory = getattr(module, "make", None)
     if factory is not None:
+        known = inspect.signature(factory).parameters
+        free = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+        for option in options:
+            if option not in known and not free:
+                allowed = ", ".join(known) or "none"
+                raise GameError(f"game '{name}' has no option '{option}'; allowed: {allowed}.")
         try:
             game = factory(**options)
         except GameError:

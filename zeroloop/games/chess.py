@@ -194,6 +194,10 @@ def count_leaves(game, states, moves, next_move, count, depth):
     return leaves
 
 
+UNSTOPPABLE = 5
+"""Plies that are counted in one go."""
+
+
 def perft(game, fen, depth):
     """Return the number of legal move sequences of this length from a position; draws do not end them.
 
@@ -203,9 +207,20 @@ def perft(game, fen, depth):
     """
     if isinstance(depth, bool) or not isinstance(depth, int) or depth < 0:
         raise GameError(f"chess: perft depth is {depth!r}; it must be a whole number from 0.")
-    start = game.parse_position(fen)
+    return perft_of(game, game.parse_position(fen), depth)
+
+
+def perft_of(game, start, depth):
+    """Return the number of legal move sequences of this length from a state."""
     if depth == 0:
         return 1
+    if depth > UNSTOPPABLE:  # a step in Python, so that Ctrl-C is heard
+        total = 0
+        for action in game.legal(start):
+            after = game.copy(start)
+            game.rules["apply_action"](after, action)
+            total += perft_of(game, after, depth - 1)
+        return total
     states = game.states(depth + 1)
     states[0] = start
     moves = np.zeros((depth + 1, game.max_legal), np.int32)

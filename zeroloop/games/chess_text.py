@@ -145,7 +145,7 @@ def parse_fen(text: str, chess960: bool) -> npt.NDArray[np.uint64]:
         raise InvalidState(f"chess: side to move is '{fields[1]}'; it must be 'w' or 'b'.")
     mover = "wb".index(fields[1])
     clock = parse_number("half-move clock", fields[4], 0, LAST_CLOCK)
-    number = parse_number("number of the move", fields[5], 1, 32767)
+    number = parse_number("number of the move", fields[5], 1, 10_000_000)
     words = np.zeros(11, np.uint64)
     for square, letter in board.items():
         seat = int(letter.islower())
@@ -211,8 +211,10 @@ def check_material(board: Board) -> None:
 
 def parse_number(name: str, text: str, least: int, most: int) -> int:
     """Return a counter of a FEN."""
-    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
-        raise InvalidState(f"chess: {name} is '{text}'; it must be a whole number from {least} to {most}.")
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and least <= int(text) <= most):
+        raise InvalidState(
+            f"chess: {name} is '{text[:20]}'; it must be a whole number from {least} to {most}."
+        )
     return int(text)
 
 
@@ -296,7 +298,7 @@ def chess960_fen(number: int) -> str:
 def read_openings(path: str, chess960: bool) -> npt.NDArray[np.uint64]:
     """Return the starts of a file: a FEN, or UCI moves from the usual start, a line; `#` is a remark."""
     try:
-        lines = pathlib.Path(path).read_text().splitlines()
+        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise GameError(f"chess: the openings '{path}' cannot be read: {error}.") from error
     found = []
@@ -310,7 +312,9 @@ def read_openings(path: str, chess960: bool) -> npt.NDArray[np.uint64]:
             raise InvalidState(f"{path}:{number}: {error}") from error
         found.append(words)
     if not 1 <= len(found) <= MOST_STARTS:
-        raise GameError(f"chess: the openings '{path}' have {len(found)} lines; allowed: 1 to {MOST_STARTS}.")
+        raise GameError(
+            f"chess: the openings '{path}' have {len(found)} starts; allowed: 1 to {MOST_STARTS}."
+        )
     return np.stack(found)
 
 
@@ -323,7 +327,9 @@ def play_moves(names: list[str], chess960: bool) -> npt.NDArray[np.uint64]:
     ids = np.zeros(256, np.int32)
     for number, name in enumerate(names, 1):
         legal = {action_name(state, int(a), False): int(a) for a in ids[: legal_actions(state, ids)]}
-        if name not in legal or state.over:
+        if state.over:
+            raise InvalidState(f"chess: move {number}, '{name}', comes after the end of the game.")
+        if name not in legal:
             raise InvalidState(
                 f"chess: move {number}, '{name}', is not legal there; allowed: {', '.join(legal)}."
             )

@@ -274,7 +274,8 @@ class Game:
         names = {self.action_name(state, a): a for a in allowed}
         if text not in names:
             known = ", ".join(names) or "none: the game is over"
-            raise IllegalAction(f"{self.id}: '{text}' is not a legal move here; allowed: {known}.")
+            kind = "a legal move" if self.legal(state) or not names else "a roll, and a roll comes next"
+            raise IllegalAction(f"{self.id}: '{text[:60]}' is not {kind} here; allowed: {known}.")
         return names[text]
 
     def position(self, state: State) -> str:
