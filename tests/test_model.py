@@ -209,7 +209,7 @@ def test_other_files_are_refused(tmp_path):
 
 
 def test_model_of_another_game_is_refused(stored):
-    with pytest.raises(ResumeError, match=r"plays tictactoe .*not connect4; give a model of the same"):
+    with pytest.raises(ResumeError, match=r"plays tictactoe, not connect4; give a model of the same"):
         model.load(stored, CONNECT4)
 
 

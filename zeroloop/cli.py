@@ -357,7 +357,10 @@ def evaluate(
 @click.argument("second", callback=_given)
 @click.option("--games", default=200, help="Games; each opening is played in every seating.")
 @click.option(
-    "--opening-plies", type=click.IntRange(min=1), default=4, help="Random plies of an opening, at most."
+    "--opening-plies",
+    type=click.IntRange(1, 2**31 - 1),
+    default=4,
+    help="Random plies of an opening, at most.",
 )
 @click.option("--game", default=None, callback=_given, help="Game of fixed players [connect4].")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="With --game: its options.")

@@ -501,7 +501,7 @@ def test_openings_are_drawn_from_a_file_by_the_seed(tmp_path):
     [
         ("e2e4\ne2e5\n", ":2: chess: move 1, 'e2e5', is not legal"),
         ("8/8/8/8/8/8/8/8 w - - 0 1\n", ":1: chess: board: White has 0 kings"),
-        ("# nothing\n", "have 0 lines"),
+        ("# nothing\n", "have 0 starts"),
     ],
 )
 def test_a_wrong_opening_is_told_with_its_line(tmp_path, text, sentence):
