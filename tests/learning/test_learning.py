@@ -54,7 +54,7 @@ def test_tictactoe_is_played_perfectly(tmp_path):
         "search.simulations=16",
         "selfplay.random_opening_share=0.8",
         "selfplay.random_opening_plies=7",
-        "budget.positions=60000",
+        "budget.positions=120000",
     )
     game = make("tictactoe")
     states = all_states(game)
