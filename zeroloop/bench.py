@@ -134,17 +134,13 @@ def play_to_choice(game, seed, key, states, legal, chance):
     for i in range(states.shape[0]):
         state, ply = states[i], 0
         while True:
-            mover, pick, k = to_play(game, state), 0, 0
+            mover = to_play(game, state)
             if mover == TERMINAL:
                 initial(game, state, key)
             elif mover == CHANCE:
                 k = chance_outcomes(game, state, legal, chance)
                 u = draws.uniform(seed, draws.CHANCE, key, i, ply)
-                running = np.float64(chance[0])
-                while pick < k - 1 and running <= u:
-                    pick += 1
-                    running += np.float64(chance[pick])
-                apply_action(game, state, legal[pick])
+                apply_action(game, state, legal[draws.pick(chance, k, u)])
             elif legal_actions(game, state, legal) > 1:
                 break
             else:

@@ -86,6 +86,17 @@ def integer(seed, purpose, game, ply, index, n):
 
 
 @helper
+def pick(weights, count, u):
+    """Return the first of `count` weights (sum 1) whose running sum in f64 exceeds u, else the last."""
+    running = 0.0
+    for i in range(count - 1):
+        running += np.float64(weights[i])
+        if running > u:
+            return i
+    return count - 1
+
+
+@helper
 def gumbel(seed, purpose, game, ply, index):
     """Return a standard Gumbel draw, -log(-log(u))."""
     return -math.log(-math.log(uniform(seed, purpose, game, ply, index)))

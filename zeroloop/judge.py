@@ -102,6 +102,12 @@ def read_positions(game: Game, path: pathlib.Path) -> tuple[Array, list[str], li
       InvalidState: a line is bad; the message names file, line and fault.
       StoreError: the file cannot be read.
     """
+    start = game.initial_state()
+    if game.max_chance or any(len(game.action_name(start, a)) > 1 for a in game.legal(start)):
+        raise InvalidState(
+            f"{path}: files of positions write a move as one letter, which {game.id} does not; "
+            "they serve connect4 and tictactoe (--drawn serves games with a solver)."
+        )
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -136,11 +142,6 @@ def read_positions(game: Game, path: pathlib.Path) -> tuple[Array, list[str], li
 
 def _played(game: Game, text: str, where: str) -> Any:
     state = game.initial_state()
-    if any(len(game.action_name(state, a)) > 1 for a in game.legal(state)) or game.max_chance:
-        raise InvalidState(
-            f"{where}: files of positions write a move as one letter, which {game.id} does not; "
-            "they serve connect4 and tictactoe (--drawn serves games with a solver)."
-        )
     for i, name in enumerate(text):
         names = {game.action_name(state, a): a for a in game.legal(state)}
         if name not in names:

@@ -141,10 +141,7 @@ def draw_opening(game, seed, number, attempt, plies, state, legal, chance):
         step += 1
         if mover == CHANCE:
             k = chance_outcomes(game, state, legal, chance)
-            pick, running = 0, np.float64(chance[0])
-            while pick < k - 1 and running <= u:
-                pick += 1
-                running += np.float64(chance[pick])
+            pick = draws.pick(chance, k, u)
         else:
             k = legal_actions(game, state, legal)
             pick = min(int(u * k), k - 1)
@@ -227,7 +224,7 @@ def play_match(
                     keys = opening[mine].astype(np.uint64)
                     jobs.append((player, mine, pool.submit(player.choose, states[mine], keys, plies[mine])))
             for player, mine, job in jobs:
-                actions = np.asarray(job.result(), np.int32)
+                actions = _answer(player, job.result(), len(mine))
                 illegal = play_moves(game, states, mine, actions, legal)
                 if illegal >= 0:
                     raise PlayerError(
@@ -237,6 +234,17 @@ def play_match(
                     )
                 plies[mine] += 1
     return _result(game, (first.name, second.name), states, seat, opening, plies, mover)
+
+
+def _answer(player: Player, answer: Any, count: int) -> npt.NDArray[np.int64]:
+    """Return a player's actions as they are, one a state; PlayerError where they are anything else."""
+    actions = np.asarray(answer)
+    if actions.shape != (count,) or actions.dtype.kind not in "iu":
+        raise PlayerError(
+            f"{player.name} answered {count} positions with an array {actions.dtype}{list(actions.shape)}; "
+            f"it must give {count} whole numbers. The match is void; no move was substituted."
+        )
+    return actions.astype(np.int64)
 
 
 @kernel
@@ -261,11 +269,7 @@ def roll(game, seed, states, opening, plies, live, legal, chance, mover, max_pli
         while to_play(game, state) == CHANCE and live[b] and plies[b] < max_plies:
             k = chance_outcomes(game, state, legal, chance)
             u = draws.uniform(seed, draws.CHANCE, opening[b], plies[b], 0)
-            pick, running = 0, np.float64(chance[0])
-            while pick < k - 1 and running <= u:
-                pick += 1
-                running += np.float64(chance[pick])
-            apply_action(game, state, legal[pick])
+            apply_action(game, state, legal[draws.pick(chance, k, u)])
             plies[b] += 1
         mover[b] = to_play(game, state)
 

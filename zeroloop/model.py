@@ -18,7 +18,7 @@ from .errors import ResumeError, StoreError
 from .evaluator.choice import shapes_of
 from .files import sha256, write_file
 from .games import make, rules_identity
-from .games.game import Game
+from .games.game import Game, title
 from .networks import Network, build
 
 FORMAT = 1
@@ -126,9 +126,8 @@ def _metadata(path: pathlib.Path, data: bytes) -> dict[str, Any]:
 
 def _check_meaning(path: pathlib.Path, about: dict[str, Any], game: Game) -> None:
     if about["game"] != game.name or about["options"] != game.options:
-        inner = ", ".join(f"{k}={v}" for k, v in sorted(about["options"].items()))
         raise ResumeError(
-            f"{path} plays {about['game']}{f'({inner})' if inner else ''}, not {game.id}; "
+            f"{path} plays {title(about['game'], about['options'])}, not {game.id}; "
             "give a model of the same game, or leave out --game."
         )
     if about["observation_version"] != game.observation.version:

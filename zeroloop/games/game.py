@@ -207,8 +207,7 @@ class Game:
     @property
     def id(self) -> str:
         """Name and options, as shown to people: `hex(size=5)`."""
-        inner = ", ".join(f"{k}={v}" for k, v in sorted(self.options.items()))
-        return f"{self.name}({inner})" if inner else self.name
+        return title(self.name, self.options)
 
     @property
     def has_heuristic(self) -> bool:
@@ -315,6 +314,12 @@ class Game:
             "observation": list(self.observation),
         }
         return json.dumps(facts, sort_keys=True, separators=(",", ":"))
+
+
+def title(name: str, options: Mapping[str, Any]) -> str:
+    """Return a game's name with its options in brackets."""
+    inner = ", ".join(f"{k}={v}" for k, v in sorted(options.items()))
+    return f"{name}({inner})" if inner else name
 
 
 def padded(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:

@@ -94,12 +94,7 @@ def chance_edge(seed, tree, begun, depth, probabilities, count):
     """Return which of the chance outcomes is drawn."""
     index = 1024 * begun + depth % 1024
     u = draws.uniform(seed, draws.SEARCH_CHANCE, tree.game, tree.ply, index)
-    running = 0.0
-    for i in range(count - 1):
-        running += np.float64(probabilities[i])
-        if running > u:
-            return i
-    return count - 1
+    return draws.pick(probabilities, count, u)
 
 
 @helper

@@ -133,14 +133,9 @@ def random_ply(game, seed, key, ply, attempt, state, legal, chance):
     mover = to_play(game, state)
     if mover == TERMINAL:
         return False
-    pick = 0
     if mover == CHANCE:
         k = chance_outcomes(game, state, legal, chance)
-        u = draws.uniform(seed, draws.OPENING, key, ply, attempt)
-        running = np.float64(chance[0])
-        while pick < k - 1 and running <= u:
-            pick += 1
-            running += np.float64(chance[pick])
+        pick = draws.pick(chance, k, draws.uniform(seed, draws.OPENING, key, ply, attempt))
     else:
         k = legal_actions(game, state, legal)
         pick = draws.integer(seed, draws.OPENING, key, ply, attempt, k)
