@@ -31,7 +31,6 @@ TORCH = {"networks", "evaluator", "learner", "model", "run"}
 LONG_FILES = {
     "config.py": "every key of the tree with its meaning",
     "players/connect4_solver.py": "one algorithm whose parts share a table and a layout",
-    "cli.py": "one short function per command",
     "configfile.py": "reading, building and describing share one set of type rules",
     "train.py": "the loop and the state that a checkpoint must hold",
     "games/game.py": "the contract on one page",

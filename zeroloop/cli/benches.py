@@ -1,0 +1,47 @@
+"""Commands: bench."""
+
+from __future__ import annotations
+
+import click
+
+from .base import config_flags, given, json_flag, load_config, main, print_answer
+
+
+@main.group()
+def bench() -> None:
+    """Measure speed; figures are medians of interleaved rounds."""
+
+
+def _bench(name: str, what: str, threads: int) -> None:
+    @bench.command(name, help=what)
+    @click.argument("game", callback=given)
+    @click.option("--threads", default=threads, help="Threads.")
+    @config_flags
+    @json_flag
+    def run(
+        game: str,
+        threads: int,
+        sets: tuple[str, ...],
+        preset: str | None,
+        device: str | None,
+        as_json: bool,
+    ) -> None:
+        from ..query import run_bench
+
+        config = load_config(game, preset, (f"selfplay.threads={threads}", *sets), device)
+        found = run_bench(name, config, threads)
+        if as_json or isinstance(found, dict):
+            print_answer(found, as_json)
+        else:
+            for row in found:
+                click.echo(
+                    f"{row['backend']:<10} {row['precision']:<5} batch {row['batch']:>5}"
+                    f"  {row['positions_per_second']:>10,.0f} positions/s"
+                )
+
+
+_bench("search", "Simulations/s with the uniform evaluator, no network.", 1)
+_bench("compile", "Seconds that a fresh process compiles, and loads from the cache.", 1)
+_bench("inference", "Positions/s of every backend at several batches.", 1)
+_bench("selfplay", "Real self-play against raw inference.", 2)
+_bench("learn", "Positions/s of learning steps.", 2)
