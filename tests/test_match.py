@@ -10,7 +10,8 @@ import pytest
 from tests.material import CUT_TREE, ORDERS, TICTACTOE, Scripted, highest, lowest, turns
 from tests.toy_games import COIN_FLIP, MOVE_TWICE, THREE_WAY_VOTE, WIN_NOW
 from zeroloop.errors import ConfigError, PlayerError
-from zeroloop.match import MatchResult, joined, openings, play_match
+from zeroloop.games.game import TERMINAL
+from zeroloop.match import MatchResult, drawn_openings, joined, openings, play_match
 from zeroloop.rating import elo_from_score, score_interval
 
 
@@ -84,6 +85,29 @@ def test_game_without_so_many_openings_says_so_in_one_sentence():
 
 def test_no_openings_may_be_asked_for():
     assert len(openings(TICTACTOE, 0, 4, seed=1)) == 0
+
+
+@pytest.mark.parametrize("game", [TICTACTOE, CUT_TREE], ids=lambda g: g.id)
+def test_a_drawn_opening_and_a_match_can_be_played_again_from_their_moves(game):
+    found = drawn_openings(game, 6, 2, seed=8)
+    np.testing.assert_array_equal(found.states, openings(game, 6, 2, seed=8))
+    for start, end, moves in zip(found.initial, found.states, found.moves, strict=True):
+        assert again(game, start, moves).tobytes() == end.tobytes()
+    result = play(game, drawn, drawn, found.states)
+    assert [len(m) for m in result.moves] == result.plies.tolist()
+    for number, moves in enumerate(result.moves):
+        end = again(game, found.states[result.opening[number]], moves)
+        if game.rules["to_play"](end) == TERMINAL:
+            assert game.points(end) == pytest.approx(result.points[number].tolist())
+        else:
+            assert result.plies[number] == game.max_plies
+
+
+def again(game, start, moves):
+    state = start.copy()
+    for move in moves:
+        game.play(state, int(move))
+    return state
 
 
 # --- seatings, points, scores -------------------------------------------------------------------
@@ -280,6 +304,7 @@ def made_result(points, seats=2):
         np.tile(np.arange(seats, dtype=np.int32), len(points) // seats),
         np.repeat(np.arange(len(points) // seats, dtype=np.int32), seats),
         np.full(len(points), 5, np.int32),
+        (np.zeros(5, np.int32),) * len(points),
         0,
         -1.0,
         1.0,

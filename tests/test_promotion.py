@@ -148,6 +148,7 @@ def match_of(scores):
         np.tile(np.int32([0, 1]), n),
         np.repeat(np.arange(n, dtype=np.int32), 2),
         np.full(2 * n, 9, np.int32),
+        (np.zeros(9, np.int32),) * (2 * n),
         0,
         -1.0,
         1.0,

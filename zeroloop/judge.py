@@ -213,11 +213,13 @@ def drawn_positions(game: Game, count: int, solver: Solver, seed: int) -> Judged
     found: dict[bytes, Array] = {}
     legal = np.zeros(max(game.max_legal, game.max_chance), np.int32)
     chance = np.zeros(max(game.max_chance, 1), np.float32)
+    begin, played = game.states(1), np.zeros(game.max_plies + 1, np.int32)
     attempt = 0
     while len(found) < count and attempt < 100 * count:
         state = game.states(1)
         plies = low + int(draws.integer(np.uint64(seed), draws.CHECK, attempt, 0, 0, high - low + 1))
-        if draw_opening(game, np.uint64(seed), attempt, 1, plies, state[0], legal, chance):
+        drawn = (np.uint64(seed), attempt, 1, plies, begin[0], state[0], legal, chance, played)
+        if draw_opening(game, *drawn) >= 0:
             found[state.tobytes()] = state
         attempt += 1
     states = np.concatenate(list(found.values()))

@@ -43,6 +43,8 @@ class MatchResult(NamedTuple):
     """`i4 [G]`: games with the same number began alike."""
     plies: npt.NDArray[np.int32]
     """`i4 [G]`, those of the opening left out."""
+    moves: tuple[npt.NDArray[np.int32], ...]
+    """G arrays `i4 [plies]`: actions and chance outcomes from the start state on."""
     truncated: int
     """Games cut at the ply bound; every seat has the mean of worst and best points, so they score 0.5."""
     worst: float
@@ -126,19 +128,35 @@ class MatchResult(NamedTuple):
         }
 
 
+class Openings(NamedTuple):
+    """k distinct openings and how they came about."""
+
+    states: Array
+    """`state_dtype [k]`: where the players take over."""
+    initial: Array
+    """`state_dtype [k]`: where the game began."""
+    moves: tuple[npt.NDArray[np.int32], ...]
+    """k arrays: the random actions and chance outcomes between."""
+
+
 @kernel
-def draw_opening(game, seed, number, attempt, plies, state, legal, chance):
-    """Play `plies` random decisions from the start; return whether a seat is still to move then."""
-    initial(game, state, int(draws.bits(seed, draws.INITIAL, number, 0, attempt) >> np.uint64(1)))
+def draw_opening(game, seed, number, attempt, plies, begin, state, legal, chance, played):
+    """Play `plies` random decisions from `begin`; return all plies made, -1 where no seat is to move then.
+
+    Args:
+      begin, state: filled. played: `i4 [max_plies + 1]`, the actions and chance outcomes.
+    """
+    key = int(draws.bits(seed, draws.INITIAL, number, 0, attempt) >> np.uint64(1))
+    initial(game, begin, key)
+    initial(game, state, key)
     made, step = 0, 0
-    while True:
+    while step < played.shape[0]:
         mover = to_play(game, state)
         if mover == TERMINAL:
-            return False
+            return -1
         if mover != CHANCE and made == plies:
-            return True
+            return step
         u = draws.uniform(seed, draws.OPENING, number, step, attempt)
-        step += 1
         if mover == CHANCE:
             k = chance_outcomes(game, state, legal, chance)
             pick = draws.pick(chance, k, u)
@@ -146,29 +164,40 @@ def draw_opening(game, seed, number, attempt, plies, state, legal, chance):
             k = legal_actions(game, state, legal)
             pick = min(int(u * k), k - 1)
             made += 1
+        played[step] = legal[pick]
+        step += 1
         apply_action(game, state, legal[pick])
+    return -1
 
 
 def openings(game: Game, count: int, plies: int, seed: int) -> Array:
-    """Return `state_dtype [count]`: distinct positions after 1 to `plies` random plies, all undecided.
+    """Return `state_dtype [count]`: the states of `drawn_openings`."""
+    return drawn_openings(game, count, plies, seed).states
+
+
+def drawn_openings(game: Game, count: int, plies: int, seed: int) -> Openings:
+    """Draw distinct positions after 1 to `plies` random plies, all undecided, with the moves to them.
 
     Longer openings are taken only when the shorter ones are used up.
 
     Raises:
       ConfigError: the game does not offer so many.
     """
-    found: dict[bytes, Array] = {}
+    found: dict[bytes, tuple[Array, Array, npt.NDArray[np.int32]]] = {}
     width = max(game.max_legal, game.max_chance)
     legal, chance = np.zeros(width, np.int32), np.zeros(max(game.max_chance, 1), np.float32)
+    played = np.zeros(game.max_plies + 1, np.int32)
     longest, failures, attempt = plies, 0, 0
     while len(found) < count:
-        state = game.states(1)
+        begin, state = game.states(1), game.states(1)
         number = len(found)
         length = 1 + draws.integer(np.uint64(seed), draws.OPENING, number, 1 << 20, attempt, longest)
-        alive = draw_opening(game, np.uint64(seed), number, attempt, int(length), state[0], legal, chance)
+        steps = draw_opening(
+            game, np.uint64(seed), number, attempt, int(length), begin[0], state[0], legal, chance, played
+        )
         attempt += 1
-        if alive and state.tobytes() not in found:
-            found[state.tobytes()] = state
+        if steps >= 0 and state.tobytes() not in found:
+            found[state.tobytes()] = state, begin, played[:steps].copy()
             failures = attempt = 0
             continue
         failures += 1
@@ -179,7 +208,9 @@ def openings(game: Game, count: int, plies: int, seed: int) -> Array:
                     f"{game.id} has only about {len(found)} distinct openings, but {count} were asked for; "
                     f"ask for at most {len(found) * game.num_players} games."
                 )
-    return np.concatenate(list(found.values())) if found else game.states(0)
+    states, initials, moves = zip(*found.values(), strict=True) if found else ((), (), ())
+    none = game.states(0)
+    return Openings(np.concatenate([none, *states]), np.concatenate([none, *initials]), tuple(moves))
 
 
 def play_match(
@@ -210,10 +241,11 @@ def play_match(
     legal = np.zeros(max(game.max_legal, game.max_chance), np.int32)
     chance = np.zeros(max(game.max_chance, 1), np.float32)
     mover = np.zeros(len(states), np.int32)
+    record = np.zeros((len(states), game.max_plies), np.int32)  # untouched pages cost no memory
     sides = (first, second)
     with ThreadPoolExecutor(2) as pool:
         while live.any():
-            roll(game, np.uint64(seed), states, opening, plies, live, legal, chance, mover, game.max_plies)
+            roll(game, np.uint64(seed), states, opening, plies, live, legal, chance, mover, record)
             live &= (mover != TERMINAL) & (plies < game.max_plies)
             if progress is not None:
                 progress(int((~live).sum()), len(live))
@@ -225,15 +257,15 @@ def play_match(
                     jobs.append((player, mine, pool.submit(player.choose, states[mine], keys, plies[mine])))
             for player, mine, job in jobs:
                 actions = _answer(player, job.result(), len(mine))
-                illegal = play_moves(game, states, mine, actions, legal)
+                illegal = play_moves(game, states, mine, actions, legal, plies, record)
                 if illegal >= 0:
                     raise PlayerError(
                         f"{player.name} chose action {actions[illegal]} in position "
                         f"{game.position(states[mine[illegal]])} of {game.id}, "
                         "which is not legal. The match is void; no move was substituted."
                     )
-                plies[mine] += 1
-    return _result(game, (first.name, second.name), states, seat, opening, plies, mover)
+    moves = tuple(row[:count].copy() for row, count in zip(record, plies, strict=True))
+    return _result(game, (first.name, second.name), states, seat, opening, plies, moves, mover)
 
 
 def _answer(player: Player, answer: Any, count: int) -> npt.NDArray[np.int64]:
@@ -248,7 +280,7 @@ def _answer(player: Player, answer: Any, count: int) -> npt.NDArray[np.int64]:
 
 
 @kernel
-def play_moves(game, states, rows, actions, legal):
+def play_moves(game, states, rows, actions, legal, plies, record):
     """Play an action in each state of `rows`; stop at the first illegal one and return its place, else -1."""
     for i in range(rows.shape[0]):
         state = states[rows[i]]
@@ -258,18 +290,23 @@ def play_moves(game, states, rows, actions, legal):
         if not found:
             return i
         apply_action(game, state, actions[i])
+        record[rows[i], plies[rows[i]]] = actions[i]
+        plies[rows[i]] += 1
     return -1
 
 
 @kernel
-def roll(game, seed, states, opening, plies, live, legal, chance, mover, max_plies):
+def roll(game, seed, states, opening, plies, live, legal, chance, mover, record):
     """Play the chance outcomes that games wait for, keyed by opening and ply, and say who is to move."""
+    max_plies = record.shape[1]
     for b in range(states.shape[0]):
         state = states[b]
         while to_play(game, state) == CHANCE and live[b] and plies[b] < max_plies:
             k = chance_outcomes(game, state, legal, chance)
             u = draws.uniform(seed, draws.CHANCE, opening[b], plies[b], 0)
-            apply_action(game, state, legal[draws.pick(chance, k, u)])
+            outcome = legal[draws.pick(chance, k, u)]
+            apply_action(game, state, outcome)
+            record[b, plies[b]] = outcome
             plies[b] += 1
         mover[b] = to_play(game, state)
 
@@ -281,6 +318,7 @@ def _result(
     seat: Array,
     opening: Array,
     plies: Array,
+    moves: tuple[npt.NDArray[np.int32], ...],
     mover: Array,
 ) -> MatchResult:
     worst, best = float(game.outcomes.min()), float(game.outcomes.max())
@@ -288,7 +326,7 @@ def _result(
     for b in np.flatnonzero(mover == TERMINAL):
         points[b] = game.outcomes[game.rules["outcome"](states[b])]
     cut = int((mover != TERMINAL).sum())
-    return MatchResult(players, points, seat, opening, plies, cut, worst, best)
+    return MatchResult(players, points, seat, opening, plies, moves, cut, worst, best)
 
 
 def joined(parts: list[MatchResult]) -> MatchResult:
@@ -297,4 +335,5 @@ def joined(parts: list[MatchResult]) -> MatchResult:
         name: np.concatenate([getattr(p, name) for p in parts])
         for name in ("points", "seat", "opening", "plies")
     }
-    return parts[0]._replace(truncated=sum(p.truncated for p in parts), **arrays)
+    moves = tuple(m for p in parts for m in p.moves)
+    return parts[0]._replace(truncated=sum(p.truncated for p in parts), moves=moves, **arrays)

@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from . import model as models
 from .config import Config
 from .errors import GameError, InvalidState, PlayerError, ZeroloopError
 from .games import make, rules_identity
 from .games.game import CHANCE, TERMINAL, Game, State
 from .judge import FULL, Judged, ask, drawn_positions, grade, judged_from_file, read_positions
 from .match import openings, play_match
-from .players import KINDS, Player, SearchPlayer, parse, split_name
+from .players import KINDS, Player, SearchPlayer, close, describe, parse, parse_all, split_name
 from .players.solvers import solver_for
 from .rating import score_interval
 
@@ -271,8 +270,8 @@ def _about(player: Player) -> dict[str, Any]:
 
 def _player(name: str, game: Game | None, simulations: int | None, seed: int) -> tuple[Player, Game]:
     if name.partition(":")[0] in KINDS:
-        game = game or make("connect4")
-        return parse(name, game, seed=seed), game
+        game, (fixed,) = parse_all((name,), game, seed=seed)
+        return fixed, game
     flag = SIMULATIONS if simulations is None else simulations
     named = split_name(name, flag)[1]
     if simulations is not None and named != simulations:
@@ -298,15 +297,21 @@ def match_players(
     Raises:
       PlayerError: unknown players, players of different games, or a move that voids the match.
     """
-    named = [n for n in (first, second) if n.partition(":")[0] not in KINDS]
-    if game is None and named:
-        path = models.find(split_name(named[0], 0)[0])
-        if path is None:
-            parse(named[0])  # raises with the list of what it could be
-        else:
-            game = models.load(path).game
-    game = game or make("connect4")
-    players = [parse(n, game, seed=seed + i) for i, n in enumerate((first, second))]
+    game, players = parse_all((first, second), game, seed=seed)
+    try:
+        return _match(game, players, games, opening_plies, seed, tell)
+    finally:
+        close(*players)
+
+
+def _match(
+    game: Game,
+    players: list[Player],
+    games: int,
+    opening_plies: int,
+    seed: int,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
     count = _openings_of(games, game, tell)
     starts = openings(game, count, opening_plies, seed)
     shown = [-1]
@@ -325,6 +330,7 @@ def match_players(
         "opening_plies": opening_plies,
         "seed": seed,
         "simulations": [getattr(p, "simulations", None) for p in players],
+        "players": [describe(p) for p in players],
     }
     summary["seconds"] = time.perf_counter() - begun
     return summary

@@ -5,6 +5,7 @@ A choice is a function of seed, state, game key and ply alone, so a match can be
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from .. import draws
 from ..compiled import kernel
 from ..errors import PlayerError
 from ..evaluator.choice import Choice, choose, make_evaluator
+from ..games import make
 from ..games.game import Game, legal_actions
 from ..model import SHORT, Model, find, load
 from ..search.forest import Evaluator, Forest, SearchResult, make_numbers, nodes_for
@@ -23,7 +25,10 @@ Array = npt.NDArray[Any]
 
 
 class Player(Protocol):
-    """Chooses actions for many games at once."""
+    """Chooses actions for many games at once.
+
+    It may also have `settings`, a dictionary of plain data with all that decides its play, and `close()`.
+    """
 
     name: str
     """As shown in results, such as `minimax:4`."""
@@ -37,6 +42,26 @@ class Player(Protocol):
         Raises:
           PlayerError: the player failed; no move is substituted.
         """
+
+
+def describe(player: Player) -> dict[str, Any]:
+    """Return name, model hash, simulations and settings of a player, as results store them."""
+    settings = getattr(player, "settings", {})
+    if isinstance(player, SearchPlayer):
+        settings = {**player.settings._asdict(), "seed": player.seed, "inference": player.inference}
+    return {
+        "name": player.name,
+        "model": getattr(player, "model_hash", None) or None,
+        "simulations": getattr(player, "simulations", None),
+        "settings": settings,
+    }
+
+
+def close(*players: Player) -> None:
+    """End what the players hold, such as the processes of engines."""
+    for player in players:
+        if hasattr(player, "close"):
+            player.close()
 
 
 @kernel
@@ -81,8 +106,10 @@ class SearchPlayer:
         model_hash: str = "",
         seed: int = 0,
         settings: PlaySettings | None = None,
+        inference: str = "",
     ) -> None:
         self.game, self.evaluator, self.simulations = game, evaluator, simulations
+        self.inference = inference
         self.name, self.model_hash, self.seed = name, model_hash, seed
         self.settings = settings or PlaySettings()
         self._forest: Forest | None = None
@@ -196,7 +223,8 @@ def model_player(
     """Return the player of a model on one thread of this machine's inference backend."""
     settings = settings or PlaySettings()
     sizes = [settings.batch] if settings.one_batch else batches(settings.batch)
-    evaluator = make_evaluator(model.game, model.network, choice or choose(), sizes, 1)
+    choice = choice or choose()
+    evaluator = make_evaluator(model.game, model.network, choice, sizes, 1)
     return SearchPlayer(
         model.game,
         evaluator,
@@ -205,6 +233,7 @@ def model_player(
         model_hash=model.hash,
         seed=seed,
         settings=settings,
+        inference=str(choice),
     )
 
 
@@ -241,8 +270,12 @@ def _cut(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-FIXED = "random, heuristic, minimax:DEPTH, mcts:SIMULATIONS, solver, bearoff"
-KINDS = ("random", "heuristic", "minimax", "mcts", "solver", "bearoff")
+ENGINES = ("stockfish", "uci", "gnubg")
+KINDS = ("random", "heuristic", "minimax", "mcts", "solver", "bearoff", *ENGINES)
+FIXED = (
+    "random, heuristic, minimax:DEPTH, mcts:SIMULATIONS, solver, bearoff, stockfish:nodes=N,skill=S, "
+    "uci:PROGRAM,nodes=N, gnubg:PLY"
+)
 EXAMPLES = {"minimax": "minimax:4", "mcts": "mcts:400"}
 
 
@@ -254,7 +287,7 @@ def parse(
     seed: int = 0,
     choice: Choice | None = None,
 ) -> Player:
-    """Make the player of a name: RUN@N, HASH@N, demo:GAME@N, or one of the fixed players.
+    """Make the player of a name: RUN@N, HASH@N, demo:GAME@N, a fixed player or an outside engine.
 
     Args:
       game: needed by the fixed players; a model must be of this game where it is given.
@@ -264,6 +297,8 @@ def parse(
     """
     bare, at, _ = text.rpartition("@")
     kind, _, number = (bare if at else text).partition(":")
+    if kind in ENGINES:
+        return _engine(text, kind, game, seed)
     if kind in KINDS:
         if at:
             hint = bare if number else EXAMPLES.get(kind, kind)
@@ -279,6 +314,48 @@ def parse(
             f"nor one of {FIXED}."
         )
     return model_player(load(path, game), budget, choice=choice, seed=seed, name=f"{name}@{budget}")
+
+
+def parse_all(
+    names: Sequence[str], game: Game | None = None, *, simulations: int = 64, seed: int = 0
+) -> tuple[Game, list[Player]]:
+    """Make players of one game: the one given, else the models', else the engines', else Connect Four.
+
+    Seeds are `seed`, `seed + 1`, ... Close the players when they are no longer needed.
+
+    Raises:
+      PlayerError, ResumeError: an unknown name, or a player of another game; none is left running.
+    """
+    kinds = [name.partition(":")[0] for name in names]
+    if game is None:
+        for name, kind in zip(names, kinds, strict=True):
+            path = None if kind in KINDS else find(split_name(name, simulations)[0])
+            if path is not None:
+                game = load(path).game
+                break
+    if game is None:
+        game = make(
+            "chess" if {"stockfish", "uci"} & set(kinds) else "backgammon" if "gnubg" in kinds else "connect4"
+        )
+    made: list[Player] = []
+    try:
+        for i, name in enumerate(names):
+            made.append(parse(name, game, simulations=simulations, seed=seed + i))
+    except BaseException:
+        close(*made)
+        raise
+    return game, made
+
+
+def _engine(text: str, kind: str, game: Game | None, seed: int) -> Player:
+    """Start an outside program; it proves itself before its first move."""
+    if kind == "gnubg":
+        from .gnubg import gnubg_player
+
+        return gnubg_player(text, game or make("backgammon"), seed)
+    from .uci import uci_player
+
+    return uci_player(text, game or make("chess"), seed)
 
 
 def _fixed(text: str, kind: str, number: str, game: Game, seed: int) -> Player:
