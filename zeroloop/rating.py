@@ -1,27 +1,27 @@
-"""Statistics of match results: intervals, a sequential test, Elo; it knows no game and no file.
+"""Statistics of match results: scores, returns, intervals, a sequential test; it knows no game and no file.
 
 Scores lie in [0, 1]: 1 is the best result, 0 the worst, 0.5 a draw of two. A *sample* is the mean
 score over all seatings of one opening (for two players: a pair of games), because those games share
-their opening and only whole groups are independent. Elo is logistic, 400 points per factor of 10.
+their opening and only whole groups are independent. Strengths of many players are in `elo`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from statistics import NormalDist
+from collections.abc import Hashable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ConfigError, ZeroloopError
+from .elo import ELO_PER_NAT, quantile
+from .elo import EloEstimate as EloEstimate
+from .elo import Result as Result
+from .elo import maximum_likelihood_elo as maximum_likelihood_elo
+from .errors import ConfigError
 
 Array = npt.NDArray[np.float64]
 Samples = Sequence[float] | Array
-
-# Elo points per natural-log unit of strength: 400 / ln 10.
-_ELO_PER_NAT = 400.0 / math.log(10.0)
 
 # Pseudo-samples at score 0, and as many at score 1, that enter the variance in `score_interval`:
 # "two successes and two failures" (Agresti and Coull 1998). One each is too few: 400 equal
@@ -45,24 +45,6 @@ class SprtResult(NamedTuple):
     decision: Literal["accept", "reject", "undecided"]
 
 
-class Result(NamedTuple):
-    """What `games` games of `a` against `b` came to: `score_a_sum` is wins plus half the draws."""
-
-    a: str
-    b: str
-    score_a_sum: float
-    games: int
-
-
-class EloEstimate(NamedTuple):
-    """A player's Elo relative to the anchor, its interval, and the number of games it played."""
-
-    elo: float
-    low: float
-    high: float
-    games: int
-
-
 def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     """Return the score interval of a success rate from `n` independent trials.
 
@@ -74,7 +56,7 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
         raise ConfigError(f"n is {n}; a rate needs at least 1 trial")
     if not 0.0 <= successes <= n:
         raise ConfigError(f"successes is {successes}; allowed is 0 to n = {n}")
-    return _score_bounds(successes / n, float(n), _normal_quantile(confidence), 0.0)
+    return _score_bounds(successes / n, float(n), quantile(confidence), 0.0)
 
 
 def score_interval(samples: Samples, confidence: float = 0.95) -> Interval:
@@ -95,14 +77,67 @@ def score_interval(samples: Samples, confidence: float = 0.95) -> Interval:
     Raises ConfigError for no samples, a sample outside [0, 1] or confidence outside (0, 1).
     """
     scores = _checked_samples(samples)
-    z = _normal_quantile(confidence)
-    n = len(scores)
-    total = n + 2.0 * _PSEUDO_SAMPLES
-    mean = (float(scores.sum()) + _PSEUDO_SAMPLES) / total
-    square = (float(np.square(scores).sum()) + _PSEUDO_SAMPLES) / total
-    ratio = min(1.0, (square - mean * mean) / (mean * (1.0 - mean)))
-    effective = n / ratio
-    return _score_bounds(float(scores.mean()), effective, z, 0.5 / effective)
+    effective = len(scores) / _variance_ratio(scores, len(scores))
+    return _score_bounds(float(scores.mean()), effective, quantile(confidence), 0.5 / effective)
+
+
+def grouped_interval(
+    samples: Samples, groups: Sequence[Hashable] | npt.NDArray[np.int64], confidence: float = 0.95
+) -> Interval:
+    """Return an interval for the mean of samples in [0, 1] of which those of one group may depend.
+
+    As `score_interval`, with the effective size divided by the design effect: the variance of the mean
+    from whole groups over that from single samples (Kish 1965, "Survey sampling"), at least 1. Groups may
+    differ in size; the mean is over samples, so large groups count more. From about 20 groups on.
+
+    Raises ConfigError as `score_interval` does, and where there is not one group for each sample.
+    """
+    scores = _checked_samples(samples)
+    if len(groups) != len(scores):
+        raise ConfigError(f"groups has {len(groups)} entries for {len(scores)} samples; give one for each")
+    numbers: dict[Hashable, int] = {}
+    index = np.array([numbers.setdefault(g, len(numbers)) for g in groups])
+    n, count = len(scores), len(numbers)
+    gaps = scores - scores.mean()
+    alone = float(np.square(gaps).sum())
+    together = float(np.square(np.bincount(index, gaps)).sum()) * count / max(count - 1, 1)
+    effect = together / alone if alone > 0 else n / count
+    size = n / max(effect, 1.0)
+    ratio = _variance_ratio(scores, size)
+    effective = size / ratio
+    return _score_bounds(float(scores.mean()), effective, quantile(confidence), 0.5 / effective)
+
+
+def ordinal_returns(players: int) -> list[float]:
+    """Return what each place is worth, first place first: evenly spaced from 1 to -1.
+
+    Two players: 1, -1; three: 1, 0, -1; four: 1, 1/3, -1/3, -1. Raises ConfigError for fewer than two.
+    """
+    if players < 2:
+        raise ConfigError(f"players is {players}; returns need at least 2")
+    return [1.0 - 2.0 * place / (players - 1) for place in range(players)]
+
+
+def returns_from_points(points: Sequence[Sequence[float]] | npt.NDArray[np.generic]) -> Array:
+    """Return the ordinal returns of games, `f8 [G, P]`, from points by seat `[G, P]`; more points are better.
+
+    Seats with equal points share the mean of the places that they take together. Every game's returns add
+    up to 0. Raises ConfigError unless points are finite and have two or more columns.
+    """
+    table = np.asarray(points, dtype=np.float64)
+    if table.ndim != 2 or not np.isfinite(table).all():
+        raise ConfigError(f"points has shape {table.shape}; allowed are finite numbers, [games, players]")
+    players = len(ordinal_returns(table.shape[1]))
+    beaten = (table[:, :, None] > table[:, None, :]).sum(axis=2)
+    losing = (table[:, :, None] < table[:, None, :]).sum(axis=2)
+    # Returns are linear in the place, so the mean of shared places is the return of the mean place.
+    out: Array = (beaten - losing) / (players - 1)
+    return out
+
+
+def returns_from_ranks(ranks: Sequence[Sequence[float]] | npt.NDArray[np.generic]) -> Array:
+    """Return the ordinal returns of games, `f8 [G, P]`, from ranks by seat; 1 is the best, ties are equal."""
+    return returns_from_points(-np.asarray(ranks, dtype=np.float64))
 
 
 def elo_from_score(score: float) -> float:
@@ -117,7 +152,7 @@ def elo_from_score(score: float) -> float:
         return -math.inf
     if score == 1.0:
         return math.inf
-    return _ELO_PER_NAT * (math.log(score) - math.log1p(-score))
+    return ELO_PER_NAT * (math.log(score) - math.log1p(-score))
 
 
 def score_from_elo(elo: float) -> float:
@@ -185,48 +220,6 @@ def sprt(samples: Samples, score0: float, score1: float, alpha: float, beta: flo
     return SprtResult(llr, lower, upper, "reject" if llr <= lower else "undecided")
 
 
-def maximum_likelihood_elo(
-    players: Sequence[str], results: Iterable[Result], anchor: str, confidence: float = 0.95
-) -> dict[str, EloEstimate]:
-    """Return every player's Elo relative to `anchor`, which has Elo 0 with no width.
-
-    Model: Bradley and Terry 1952, "Rank analysis of incomplete block designs": the expected score
-    of a against b is 1 / (1 + 10^((elo_b - elo_a) / 400)); a draw counts as half a win. Prior:
-    Jeffreys', which keeps a record of wins alone finite and removes the first-order bias (Firth
-    1993, "Bias reduction of maximum likelihood estimates"). It adds virtual drawn games, shared
-    out by how much each pair of opponents tells, len(players) - 1 in total: one for two players.
-    (One per pair would pull players 1,200 Elo apart together by 220 after 20 games a pair.)
-
-    Intervals are normal, from the observed Fisher information of the played games, every game
-    taken for an independent win or loss. Draws, and most pairs of one opening, vary less: the
-    intervals are then too wide. Short one-sided records make them too narrow (800 Elo apart, 20
-    games: 82 % covered instead of 95 %); for two players alone use `elo_interval`.
-
-    Raises ConfigError for an unknown or repeated player, a score outside [0, games], games < 1,
-    and when the results do not connect all players (the message names the components);
-    ZeroloopError when the iteration does not settle, which no table is known to cause.
-    """
-    scores, games = _tables(players, results, anchor)
-    z = _normal_quantile(confidence)
-    _require_connected(players, games)
-    strength, covariance = _bradley_terry(scores, games, players.index(anchor))
-    elo = _ELO_PER_NAT * strength
-    margin = z * _ELO_PER_NAT * np.sqrt(np.diagonal(covariance))
-    return {
-        player: EloEstimate(
-            float(elo[i]), float(elo[i] - margin[i]), float(elo[i] + margin[i]), int(games[i].sum())
-        )
-        for i, player in enumerate(players)
-    }
-
-
-def _normal_quantile(confidence: float) -> float:
-    """Return z such that a standard normal lies in [-z, z] with probability `confidence`."""
-    if not 0.0 < confidence < 1.0:
-        raise ConfigError(f"confidence is {confidence}; allowed is above 0 and below 1")
-    return NormalDist().inv_cdf(0.5 + 0.5 * confidence)
-
-
 def _checked_samples(samples: Samples) -> Array:
     """Return the samples as an array, or raise when there are none or one is outside [0, 1]."""
     scores = np.asarray(samples, dtype=np.float64)
@@ -237,6 +230,14 @@ def _checked_samples(samples: Samples) -> Array:
         i = int(outside.argmax())
         raise ConfigError(f"samples[{i}] is {scores[i]}; allowed is 0 to 1")
     return scores
+
+
+def _variance_ratio(scores: Array, size: float) -> float:
+    """Return variance / (mean (1 - mean)) with pseudo-samples added to `size` samples of these moments."""
+    total = size + 2.0 * _PSEUDO_SAMPLES
+    mean = (float(scores.mean()) * size + _PSEUDO_SAMPLES) / total
+    square = (float(np.square(scores).mean()) * size + _PSEUDO_SAMPLES) / total
+    return min(1.0, (square - mean * mean) / (mean * (1.0 - mean)))
 
 
 def _score_bounds(mean: float, size: float, z: float, correction: float) -> Interval:
@@ -277,82 +278,3 @@ def _log_deficit(values: Array, weights: Array, mean: float) -> float:
         if moved <= 1e-12 * (1.0 + abs(x)):
             break
     return float(weights @ np.log1p(x * gap))
-
-
-def _tables(players: Sequence[str], results: Iterable[Result], anchor: str) -> tuple[Array, Array]:
-    """Return two square tables: the score of row against column, and the number of their games."""
-    index = {player: i for i, player in enumerate(players)}
-    if len(index) != len(players):
-        twice = sorted({player for player in players if players.count(player) > 1})
-        raise ConfigError(f"players names {twice} more than once; allowed is once")
-    if anchor not in index:
-        raise ConfigError(f"anchor is {anchor!r}; allowed is one of {list(players)}")
-    scores = np.zeros((len(players), len(players)))
-    games = np.zeros_like(scores)
-    for result in results:
-        a, b, score, count = result
-        if a not in index or b not in index or a == b:
-            raise ConfigError(f"{result} must name two different players of {list(players)}")
-        if count < 1 or not 0.0 <= score <= count:
-            raise ConfigError(f"{result} needs games >= 1 and score_a_sum from 0 to games")
-        i, j = index[a], index[b]
-        scores[i, j] += score
-        scores[j, i] += count - score
-        games[i, j] += count
-        games[j, i] += count
-    return scores, games
-
-
-def _require_connected(players: Sequence[str], games: Array) -> None:
-    """Raise unless a chain of opponents links every player to every other."""
-    unseen = set(range(len(players)))
-    components = []
-    while unseen:
-        frontier = [min(unseen)]
-        component = set(frontier)
-        while frontier:
-            opponents = {int(j) for j in np.flatnonzero(games[frontier.pop()])} - component
-            component |= opponents
-            frontier.extend(opponents)
-        unseen -= component
-        components.append([players[i] for i in sorted(component)])
-    if len(components) > 1:
-        groups = " and ".join(str(component) for component in components)
-        raise ConfigError(
-            f"results leave the players in {len(components)} unconnected components, {groups};"
-            " Elo differences need a chain of games between them"
-        )
-
-
-def _bradley_terry(scores: Array, games: Array, fixed: int) -> tuple[Array, Array]:
-    """Return the strengths (nats; 0 at `fixed`) of largest posterior, and their covariance.
-
-    Newton's method, with Jeffreys' prior as virtual drawn games that are counted anew at each
-    step. If a step changes no difference of opponents by more than r, the third derivative along
-    it is at most r times the second; the factor ln(1 + r) / r then improves the likelihood with
-    those virtual games from any start (Sun and Tran-Dinh 2019, "Generalized self-concordant
-    functions: a recipe for Newton-type methods"), and tends to 1 as r falls.
-    """
-    strength = np.zeros(len(games))
-    for _ in range(500):
-        expected = 0.5 + 0.5 * np.tanh(0.5 * (strength[:, None] - strength[None, :]))
-        weight = expected * (1.0 - expected)
-        covariance = _covariance(games * weight, fixed)
-        variance = np.diagonal(covariance)
-        virtual = games * weight * (variance[:, None] + variance[None, :] - 2.0 * covariance)
-        excess = scores - games * expected + virtual * (0.5 - expected)
-        step = _covariance((games + virtual) * weight, fixed) @ excess.sum(axis=1)
-        reach = float(np.max(np.abs(step[None, :] - step[:, None]) * (games > 0)))
-        if reach <= 1e-7:  # 0.00002 Elo
-            return strength, covariance
-        strength += step * (math.log1p(reach) / reach)
-    raise ZeroloopError(f"Elo did not settle in 500 steps; the last one was {reach:.3g} nats")
-
-
-def _covariance(information: Array, fixed: int) -> Array:
-    """Return the inverse of the Fisher information, given as one weight per pair; 0 at `fixed`."""
-    free = np.flatnonzero(np.arange(len(information)) != fixed)
-    laplacian = np.diag(information.sum(axis=1)) - information
-    covariance = np.zeros_like(information)
-    covariance[np.ix_(free, free)] = np.linalg.inv(laplacian[np.ix_(free, free)])
-    return covariance
