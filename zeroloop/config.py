@@ -300,8 +300,11 @@ class EvaluateConfig:
     """New positions between evaluations."""
     max_share: float = 0.15
     """Share of the wall time that evaluation may take; not read in deterministic runs."""
-    opponents: dict[str, int] = field(default_factory=lambda: {"random": 20, "minimax:3": 40})
-    """Fixed opponents, with the number of games against each."""
+    by: Literal["loop", "watch"] = "loop"
+    """Who judges candidates: the loop itself, or `zeroloop evaluate --watch RUN` beside it, for which the
+    loop saves models; it then judges the last one only."""
+    opponents: dict[str, int] = field(default_factory=lambda: {"minimax:3": 40})
+    """Fixed opponents beside those of `promote.floors`, with the number of games against each."""
     positions: int = 400
     """Seeded positions that a solver has judged, for live accuracy, where the game has a solver; 0: none."""
 
@@ -319,7 +322,13 @@ class PromoteConfig:
     """When a candidate becomes the champion."""
 
     mode: Literal["gate", "always"] = "always"
-    """Self-play uses the champion (`gate`) or the newest model (`always`); a champion needs evidence."""
+    """Self-play uses the champion (`gate`) or the newest model (`always`); a champion needs evidence.
+    With `gate`, set floors that a first model can meet: until one does, the random start plays."""
+    rule: Literal["sprt", "threshold"] = "sprt"
+    """Against the champion: the sequential test accepts; or all `max_pairs` are played, the score is at least
+    `threshold` and its 95 % interval lies above one half."""
+    threshold: float = 0.55
+    """Score of the rule `threshold`."""
     elo0: float = 0.0
     """SPRT: the candidate is no better than this many Elo above the champion."""
     elo1: float = 35.0
@@ -330,17 +339,74 @@ class PromoteConfig:
     """Chance of refusing a candidate at elo1."""
     max_pairs: int = 200
     """Pairs of games at most; undecided then means not promoted."""
-    floors: dict[str, float] = field(default_factory=lambda: {"random": 0.85})
-    """Least score (0..1) against fixed opponents of `evaluate.opponents`."""
+    floors: dict[str, float] = field(default_factory=lambda: {"random": 0.85, "heuristic": 0.60})
+    """Least score (0..1) of one candidate seat against others. The default values are for two players; with
+    three or four seats they bind nobody: set your own. `heuristic` is left out where a game has none."""
+    floor_games: int = 100
+    """Games at least against each player that has a floor."""
+    engines: dict[str, int] = field(default_factory=dict)
+    """Outside engines with the number of games: met by `gauntlet` and `--watch`, not by the loop, and
+    reported; no floor unless `floors` names one, which the loop then meets too."""
+    automatic: Literal["none", "staging", "production"] = "none"
+    """Stage of the registry to which a candidate that passes is lifted without being asked."""
 
     def __post_init__(self) -> None:
         _at_least("promote.max_pairs", self.max_pairs, 1)
+        _at_least("promote.floor_games", self.floor_games, 2)
+        _within("promote.threshold", self.threshold, 0.5, 1)
+        for engine, games in self.engines.items():
+            if games < 2:
+                raise ConfigError(f"promote.engines.{engine} is {games}; it must be at least 2 games.")
         for player, floor in self.floors.items():
             _within(f"promote.floors.{player}", floor, 0, 1)
         for name in ("alpha", "beta"):
             _within(f"promote.{name}", getattr(self, name), 0.001, 0.25)
         if self.elo1 <= self.elo0:
             raise ConfigError(f"promote.elo1 is {self.elo1}; it must be above promote.elo0 = {self.elo0}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealthConfig:
+    """When a run warns; docs/health.md has the reasons. A limit of 0 switches its warning off."""
+
+    games: int = 500
+    """The newest iterations that have so many games together are judged as one."""
+    patience: int = 2
+    """Bad iterations in a row before a warning begins, and good ones before it ends."""
+    seat_most: dict[str, float] = field(default_factory=dict)
+    """By seat: points over the scale that it may get on average; a seat that is not named is not judged."""
+    draws: float = 0.98
+    """Share of drawn games, 0..1."""
+    truncated: float = 0.5
+    """Share of games cut at the ply bound, 0..1."""
+    entropy: float = 0.02
+    """Least mean entropy of the policy and of its targets, as a share of the log of the legal moves."""
+    calibration: float = 0.3
+    """Error of the search's values against outcomes beyond what chance explains, in points over the scale."""
+    openings: float = 0.02
+    """Effective number of openings in games without a random one, as a share of the most that there were."""
+    duplicates: float = 0.1
+    """Share of positions in the window that repeat another."""
+    loss_ratio: float = 2.0
+    """Loss of a head over its usual one."""
+    evaluations: int = 8
+    """Evaluations in a row without a promotion."""
+    overflows: float = 0.05
+    """Share of simulations that found their tree full."""
+
+    def __post_init__(self) -> None:
+        _at_least("health.games", self.games, 100)
+        _at_least("health.patience", self.patience, 1)
+        for name in ("draws", "truncated", "entropy", "openings", "duplicates", "overflows"):
+            _within(f"health.{name}", getattr(self, name), 0, 1)
+        _within("health.calibration", self.calibration, 0, 2)
+        _at_least("health.evaluations", self.evaluations, 0)
+        if self.loss_ratio and self.loss_ratio <= 1:
+            raise ConfigError(f"health.loss_ratio is {self.loss_ratio}; it must be above 1, or 0 for off.")
+        for seat, most in self.seat_most.items():
+            if not seat.isdigit():
+                raise ConfigError(f"health.seat_most names seat '{seat}'; seats are numbers from 0.")
+            _within(f"health.seat_most.{seat}", most, -1, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -398,6 +464,7 @@ class Config:
     match: MatchConfig = field(default_factory=MatchConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     promote: PromoteConfig = field(default_factory=PromoteConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
@@ -412,9 +479,8 @@ class Config:
                 f"run.device is {self.run.device} in a deterministic run; only the cpu is bit-identical: set "
                 "run.device=cpu, or leave out --deterministic."
             )
-        for player in self.promote.floors:
-            if player not in self.evaluate.opponents:
-                raise ConfigError(
-                    f"promote.floors names '{player}', which is not among evaluate.opponents "
-                    f"({', '.join(self.evaluate.opponents) or 'none'}); add it there."
-                )
+        if self.promote.mode == "gate" and self.evaluate.by == "watch":
+            raise ConfigError(
+                "evaluate.by is watch, but promote.mode is gate, whose self-play waits for the loop's own "
+                "decisions; set evaluate.by=loop or promote.mode=always."
+            )

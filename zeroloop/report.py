@@ -17,6 +17,7 @@ from .config import Config
 from .errors import ConfigError
 from .evaluator.choice import cores
 from .files import unpack, write_file
+from .health import spans
 from .judge import Judged
 from .metrics import METRICS, read_events
 from .model import SHORT, read_pointer
@@ -45,6 +46,8 @@ class Facts(NamedTuple):
     about: Row
     champion: str
     metrics: list[Row]
+    warnings: list[Row]
+    """As `health.spans` has them."""
     evaluations: list[Row]
     """Lines of `matches.jsonl`."""
     elo: dict[str, EloEstimate]
@@ -90,8 +93,8 @@ def read_facts(run: pathlib.Path) -> Facts:
     champion = read_pointer(run / "champion") if (run / "champion").exists() else ""
     evaluations = read_matches(run / "matches.jsonl")
     rows = _in_force(read_events(run, "metrics"))
-    elo = _ratings(evaluations)
-    return Facts(run, config, about, champion, rows, evaluations, elo, _judged(run))
+    elo, warned = _ratings(evaluations), spans(read_events(run, "warning"))
+    return Facts(run, config, about, champion, rows, warned, evaluations, elo, _judged(run))
 
 
 def _in_force(rows: Iterable[Row]) -> list[Row]:
@@ -168,7 +171,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
 
 def markdown(facts: Facts) -> str:
     """Return the text of the report."""
-    sections = (_head, _what_was_run, _evaluation_table, _strength, _speed, _shares, _next)
+    sections = (_head, _warnings, _what_was_run, _evaluation_table, _strength, _speed, _shares, _next)
     return "\n".join(line for section in sections for line in section(facts))
 
 
@@ -183,6 +186,12 @@ def _head(facts: Facts) -> list[str]:
         counted = ", ".join(f"{_number(last.get(k))} {k}" for k in ("games", "positions", "steps"))
         so_far = f"So far: {facts.seconds / 60:.1f} minutes, {counted}."
     return [f"# {facts.title}", "", told, "", so_far, "", "![six panels](report.png)", ""]
+
+
+def _warnings(facts: Facts) -> list[str]:
+    rows = [(w["warning"], w["iteration"], w.get("end", "not ended"), w["text"]) for w in facts.warnings]
+    table = _table(("warning", "from iteration", "to", "what was measured"), rows)
+    return ["## Warnings", "", *(table if rows else ["None.", ""])]
 
 
 def _what_was_run(facts: Facts) -> list[str]:

@@ -13,23 +13,27 @@ import numpy as np
 from . import draws, judge, model, rating
 from .config import Config
 from .episode import Episode
-from .errors import ConfigError, ResumeError, StoreError
+from .errors import ConfigError, LearningError, ResumeError, StoreError
 from .evaluator.choice import Choice, choose, relative_points, require_pure, shapes_of
 from .files import append_line, sha256, write_file
 from .games.game import Game
+from .health import Health, Warned
 from .learner import Learner
 from .match import openings
 from .metrics import Events, read_events
 from .networks import Network, build
 from .players import Player, PlaySettings, SearchPlayer, model_player, parse
-from .promotion import Decision, decide, gather, match_results
+from .promotion import Decision, decide, gather, match_results, plan_of, read_matches
+from .registry import Lineage, Registry
+from .registry.evidence import record
+from .registry.stages import promote_passed
 from .replay import Limiter, Replay
 from .replay.log import EpisodeLog
-from .run import Checkpoint, Run
+from .run import Checkpoint, Run, read_json
 from .selfplay.collector import LocalCollector
 
 Report = Callable[[str, dict[str, Any]], None]
-"""Called with (kind, values) as the run goes on: `say`, `phase`, `metrics`, `decision`."""
+"""Called with (kind, values) as the run goes on: `say`, `phase`, `metrics`, `decision`, `warning`."""
 
 
 RESTORED = (
@@ -52,6 +56,8 @@ class Outcome(NamedTuple):
     iteration: int
     seconds: float
     champion: str
+    warnings: int = 0
+    """Warnings of the run's health that have begun, all sessions."""
 
 
 def train(run: Run, report: Report, stop: Callable[[], bool] = lambda: False) -> Outcome:
@@ -71,7 +77,7 @@ def train(run: Run, report: Report, stop: Callable[[], bool] = lambda: False) ->
                 loop.evaluate()  # 3 measure the candidate, 4 judge, 5 promote
         if loop.stopped or loop.unsaved:
             loop.checkpoint()
-        return Outcome(not loop.stopped, loop.iteration, loop.seconds(), run.champion)
+        return Outcome(not loop.stopped, loop.iteration, loop.seconds(), run.champion, loop.health.begun)
     finally:
         loop.close()
 
@@ -87,6 +93,8 @@ class _Loop:
         cpu = c.run.deterministic  # whose configuration allows no other device
         self.choice: Choice = choose("cpu" if cpu else c.run.device, c.run.backend, c.run.precision)
         report("say", {"text": f"inference: {self.choice}"})
+        for name, why in plan_of(self.game, c).left_out.items():
+            report("say", {"text": f"no floor against {name}: {why}"})
         network = build(c.network, shapes_of(self.game), c.run.seed)
         if c.run.deterministic:
             require_pure(self.game, network, self.choice, c.selfplay.games)
@@ -107,6 +115,7 @@ class _Loop:
             self.game, c, self.choice, self._keep, self._opponent, self._opponent_label
         )
         self.events = Events(run.folder)
+        self.health = Health(self.game, c.health)
         self.judged = judge.judged_positions(self.game, c.evaluate.positions, run.folder, report)
         self.stopped = self.unsaved = False
         self.phase, self.iteration = "collect", 0
@@ -172,6 +181,21 @@ class _Loop:
             self.quotas = [g.moves for g in self.collector.groups]  # the time is up
             self.phase = "learn"
         self.play_seconds = time.monotonic() - self.before[0]
+        counted = self.collector.counters()
+        self.health.searched(counted["simulations"], counted["overflows"])
+        if self.phase == "learn" and len(self.replay):
+            self._probe()
+
+    def _probe(self) -> None:
+        """Show the network that has just played a few positions of the window, for its raw policy."""
+        backend = self.collector.evaluators[0].backends[-1]
+        batch = self.replay.sample(backend.batch, self.learner.steps)
+        legal = np.zeros((backend.batch, max(self.game.max_legal, self.game.max_chance)), np.int32)
+        legal[:, : self.game.max_legal] = batch.legal
+        logits = backend.result(backend.submit(batch.planes, batch.global_facts, legal)).logits
+        if not backend.gathers:
+            logits = np.take_along_axis(logits, batch.legal, 1)
+        self.health.probe(logits[:, : self.game.max_legal], batch.legal_mask)
 
     def midway(self) -> bool:
         """Return whether a phase of self-play was begun and not ended."""
@@ -193,8 +217,15 @@ class _Loop:
             if self.stop():
                 break
             batch = self.replay.sample(c.learn.batch_size, self.learner.steps)
-            for name, value in self.learner.step(batch, progress).items():
+            try:
+                found = self.learner.step(batch, progress)
+            except LearningError as error:
+                self._warn(self.health.failed(str(error)))
+                raise
+            for name, value in found.items():
                 losses[name] = losses.get(name, 0.0) + value
+                if name != "learning_rate":
+                    self.health.loss(name, value)
             done += 1
         self.unsaved = True
         if self.stopped:
@@ -211,10 +242,11 @@ class _Loop:
         due = last or (self.replay.total >= self.next_evaluation and afford)
         if due and self.learner.steps > self.measured_steps:
             begun = time.monotonic()
-            decision = self._judge_candidate()
-            self.evaluate_seconds += time.monotonic() - begun
-            if decision is None:
+            if c.evaluate.by == "watch" and not last:
+                self._save_candidate()
+            elif self._judge_candidate() is None:
                 return  # interrupted: the resumed session measures again
+            self.evaluate_seconds += time.monotonic() - begun
             self.evaluations += 1
             self.measured_steps = self.learner.steps
             self.next_evaluation = self.replay.total + c.evaluate.every_positions
@@ -225,8 +257,7 @@ class _Loop:
 
     def _judge_candidate(self) -> Decision | None:
         c, run = self.config, self.run
-        network = self.learner.averaged()
-        name = run.save_model(network)
+        name, network = self._save_candidate()
         self.report("phase", {"name": "evaluate", "iteration": self.iteration})
         candidate = self._player(model.Model(name, network, self.game))
         champion = self._player(run.load_model(run.champion))
@@ -261,7 +292,9 @@ class _Loop:
             **values,
         }
         append_line(run.folder / "matches.jsonl", json.dumps(row))
-        self.past.append(name)
+        with Registry(run.folder.parent) as registry:
+            record(registry, self.game.id, decision.summary())
+            promote_passed(registry, name, c.promote.automatic if decision.promoted else "none")
         self._rate(name)
         if decision.promoted:
             run.champion = name
@@ -270,7 +303,30 @@ class _Loop:
             shown["elo"] = self.elo
         self.events.scalars(shown, "evaluation")
         self.report("decision", {**row, "elo": self.elo})
+        self._warn(self.health.close_evaluation(read_matches(run.folder / "matches.jsonl")))
         return decision
+
+    def _save_candidate(self) -> tuple[str, Network]:
+        """Save the averaged network as the newest model of the run, and enter it in the registry."""
+        network = self.learner.averaged()
+        name = self.run.save_model(network)
+        self._enter(name)
+        if name not in self.past:
+            self.past.append(name)
+        return name, network
+
+    def _enter(self, name: str) -> None:
+        lineage = Lineage(
+            run=str(self.run.folder.resolve()),
+            parent=next((past for past in reversed(self.past) if past != name), None),
+            config_hash=read_json(self.run.folder / "run.json", "config_hash")["config_hash"],
+            positions=self.replay.total,
+            steps=self.learner.steps,
+            games=self.replay.games,
+        )
+        with Registry(self.run.folder.parent) as registry:
+            path = self.run.models / f"{name}.safetensors"
+            registry.add(name, self.game, self.config.game.name, path, lineage)
 
     def _rate(self, name: str) -> None:
         """Rate all models of the run by maximum likelihood, the random start being 0."""
@@ -302,6 +358,7 @@ class _Loop:
         """Store a finished game: first on disk, then in the window."""
         offset = self.log.append(episode.to_bytes())
         self._count(episode, offset)
+        self.health.add(episode)
 
     def _count(self, episode: Episode, offset: int) -> None:
         self.offsets.append((self.replay.total, offset))
@@ -309,6 +366,7 @@ class _Loop:
         oldest = self.replay.total - len(self.replay)
         while len(self.offsets) > 1 and self.offsets[1][0] <= oldest:
             self.offsets.popleft()
+        self.health.keep(episode, len(self.offsets))
         s = self.stats
         s["games"] += 1
         s["plies"] += episode.plies
@@ -382,9 +440,19 @@ class _Loop:
             values["trained_per_second"] = steps * c.learn.batch_size / max(learn_seconds, 1e-9)
             values["learning_rate"] = losses.pop("learning_rate") / steps
             values |= {f"loss/{head}": total / steps for head, total in losses.items()}
+        found, turned = self.health.close_iteration(self.replay.total, len(self.replay))
+        values |= found
         self.events.scalars(values)
         self.report("metrics", values)
+        self._warn(turned)
         s.update(points=0.0, draws=0, plies=0, games=0, truncated=0)
+
+    def _warn(self, turned: list[Warned]) -> None:
+        """Write the warnings that begin or end, and show them."""
+        for warned in turned:
+            row = {"iteration": self.iteration, "seconds": self.seconds(), **warned.plain()}
+            self.events.event("warning", row)
+            self.report("warning", row)
 
     def checkpoint(self) -> None:
         """Write everything that a resumed session needs."""
@@ -404,6 +472,7 @@ class _Loop:
             "window_games": len(self.offsets),
             "champion": self.run.champion,
             "matches": len(matches.read_bytes().splitlines()) if matches.exists() else 0,
+            "health": self.health.state(),
             "labels": [group.labels for group in self.collector.groups],
         }
         snapshot = self.collector.snapshot(self.midway())
@@ -426,6 +495,9 @@ class _Loop:
         for name in RESTORED:
             setattr(self, name, state[name])
         self._before, self.evaluate_seconds = state["seconds"], state["evaluate_seconds"]
+        self.health.restore(state["health"])
+        for name, text in self.health.active.items():
+            self.report("warning", {"warning": name, "state": "begins", "text": text})
         if deterministic:
             self.log.cut(state["log_size"])
             self.run.champion = state["champion"]
@@ -458,8 +530,7 @@ class _Loop:
             kept = self._read_log(0, 0)
             self.collector.skip(kept)
         (self.run.folder / "matches.jsonl").unlink(missing_ok=True)
-        self.run.champion = self.run.save_model(self.learner.averaged())
-        self.past.append(self.run.champion)
+        self.run.champion, _ = self._save_candidate()
         if kept or self.log.torn:
             self._tell("begun again: the last session ended before its first checkpoint", kept)
 
@@ -505,7 +576,7 @@ def check_start(game: Game, config: Config) -> dict[str, Player]:
     for opponent in config.selfplay.opponents:
         if opponent.player not in ("past", "policy"):
             parse(opponent.player, game)
-    opponents = {label: parse(label, game, seed=config.run.seed) for label in config.evaluate.opponents}
+    opponents = {label: parse(label, game, seed=config.run.seed) for label in plan_of(game, config).games}
     openings(game, config.promote.max_pairs, config.match.opening_plies, config.run.seed)
     return opponents
 

@@ -40,6 +40,7 @@ class View:
         self.title = title
         self._values: dict[str, Any] = {}
         self._said: list[str] = []
+        self._warnings: dict[str, str] = {}
         self._phase, self._note = "starting", ""
         self._started = time.monotonic()
         self._bar = Progress(
@@ -77,6 +78,8 @@ class View:
         elif kind == "decision":
             self._values |= {k: v for k, v in values.items() if k.startswith(("elo", "accuracy"))}
             self._say(values["reason"])
+        elif kind == "warning":
+            self._warn(values["warning"], values["state"] == "begins", values["text"])
         elif kind == "say":
             self._say(values["text"])
         elif kind == "note":
@@ -85,6 +88,13 @@ class View:
             self._phase, self._note = values["name"], ""
         if self._live is not None:
             self._live.update(self._draw())
+
+    def _warn(self, name: str, begins: bool, text: str) -> None:
+        self._warnings.pop(name, None)
+        if begins:
+            self._warnings[name] = text
+        if self._live is None or not begins:
+            self._say(f"warning{'' if begins else ' is over'}: {name}: {text}")
 
     def _say(self, text: str) -> None:
         self._said.append(text)
@@ -125,8 +135,13 @@ class View:
         for left, right in zip(cells[::2], [*cells[1::2], ("", "")], strict=False):
             table.add_row(left[0], Text(left[1], "bold"), right[0], Text(right[1], "bold"))
         now = Text(f"{self._phase}  {self._note}", "cyan")
+        warned = []
+        if self._warnings:  # one line, however many: the newest, and how many more
+            name, text = list(self._warnings.items())[-1]
+            more = f"  (and {len(self._warnings) - 1} more)" if len(self._warnings) > 1 else ""
+            warned = [Text(f"WARNING  {name}: {text}{more}", "bold red")]
         said = [Text(f"  {line}", "green" if line.startswith("promoted") else "") for line in self._said[-6:]]
-        return Group(Text(self.title, "bold"), self._bar, table, now, *said)
+        return Group(Text(self.title, "bold"), self._bar, table, now, *warned, *said)
 
 
 def _is_terminal() -> bool:
