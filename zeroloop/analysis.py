@@ -175,10 +175,9 @@ class Analyst:
         self._forest.clear_cache()
 
     @property
-    def full(self) -> bool:
-        """Return whether the tree has no room for a further node."""
-        tree = self._forest.trees.trees[0]
-        return bool(tree["nodes"] >= self.max_nodes)
+    def nodes(self) -> int:
+        """Return the nodes that the tree holds, of `max_nodes`."""
+        return int(self._forest.trees.trees["nodes"][0])
 
     def analyse(
         self,
