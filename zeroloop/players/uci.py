@@ -287,8 +287,8 @@ class UciPlayer:
             named = {self.game.action_name(state, action) for action in self.game.legal(state)}
             if legal != named or self.game.rules["to_play"](state) == TERMINAL:
                 raise PlayerError(
-                    f"{self.name} fails its proof: in {fen} the moves {sorted(legal ^ named)} are legal either "
-                    f"in {self.game.id} or in python-chess, not in both."
+                    f"{self.name} fails its proof: in {fen} the moves {sorted(legal ^ named)} are legal "
+                    f"either in {self.game.id} or in python-chess, not in both."
                 )
             boards.append(self.board(state))
         self._engines.ask(boards, chess.engine.Limit(depth=1), self._seconds)

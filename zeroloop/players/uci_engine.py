@@ -155,7 +155,7 @@ class Engines:
             work.close()
             raise PlayerError(f"{self.name} is closed or has failed before; make the player anew.")
         try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+            return asyncio.run_coroutine_threadsafe(_or_kill(work, self._running), self._loop).result()
         except concurrent.futures.CancelledError:
             raise PlayerError(f"{self.name} was closed while it was thinking. {VOID}") from None
 
@@ -250,6 +250,22 @@ class Engines:
         raise PlayerError(f"{self.name} {what}, in position {fen}. {VOID}")
 
 
+async def _or_kill(work: Coroutine[Any, Any, T], running: list[Conversation]) -> T:
+    """Do the work; processes are killed where it fails, for an engine that hangs hears no `quit`."""
+    try:
+        return await work
+    except BaseException:
+        _kill(running)
+        raise
+
+
+def _kill(running: list[Conversation]) -> None:
+    for one in running:
+        if one.transport is not None:
+            with contextlib.suppress(ProcessLookupError):
+                one.transport.kill()
+
+
 def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread, running: list[Conversation]) -> None:
     """End the processes, wait for them, and stop the loop."""
 
@@ -260,9 +276,7 @@ def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread, running: lis
         ends = [one.returncode for one in running]
         if ends:
             await asyncio.wait(ends, timeout=LEAVE_SECONDS)
-        for one in running:
-            if not one.returncode.done() and one.transport is not None:
-                one.transport.kill()
+        _kill(running)
         if ends:
             await asyncio.wait(ends)
         for one in running:
@@ -274,9 +288,7 @@ def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread, running: lis
         await asyncio.gather(*others, return_exceptions=True)
 
     if threading.current_thread() is thread:  # collected here by chance: the loop cannot wait for itself
-        for one in running:
-            if one.transport is not None:
-                one.transport.kill()
+        _kill(running)
         loop.call_soon(loop.stop)
         return
     asyncio.run_coroutine_threadsafe(leave(), loop).result()
