@@ -11,14 +11,20 @@ import time
 import numpy as np
 import pytest
 
+from tests.rating_slow import davidson, maximum, profile_drop
+from zeroloop.elo import Outcomes, fit_elo
 from zeroloop.errors import ConfigError, ZeroloopError
 from zeroloop.rating import (
     Interval,
     Result,
     elo_from_score,
     elo_interval,
+    grouped_interval,
     maximum_likelihood_elo,
     normalised_score,
+    ordinal_returns,
+    returns_from_points,
+    returns_from_ranks,
     score_from_elo,
     score_interval,
     sprt,
@@ -357,19 +363,6 @@ def log_likelihood(elo, results):
     return total
 
 
-def information(elo, results, step=0.01):
-    """Return minus the second derivatives of the log-likelihood in bob and cyd, by differences."""
-    names = THREE[1:]
-    matrix = np.zeros((2, 2))
-    for i, j in itertools.product(range(2), repeat=2):
-        for si, sj in itertools.product((-1, 1), repeat=2):
-            moved = dict(elo)
-            moved[names[i]] += si * step
-            moved[names[j]] += sj * step
-            matrix[i, j] -= si * sj * log_likelihood(moved, results) / (4 * step * step)
-    return matrix
-
-
 def posterior(elo, results):
     """Return the log-likelihood plus Jeffreys' prior, half the log determinant in closed form."""
     weights = []
@@ -408,15 +401,24 @@ def test_elo_of_three_players_agrees_with_a_brute_force_search():
         assert estimates[name].elo == pytest.approx(expected[name], abs=0.01)
 
 
-def test_elo_intervals_come_from_the_curvature_of_the_log_likelihood():
+def as_outcomes(results):
+    return [(r.a, r.b, r.score_a_sum, 0, r.games - r.score_a_sum) for r in results]
+
+
+def test_elo_intervals_end_where_the_penalized_profile_has_fallen_by_half_the_squared_quantile():
     estimates = maximum_likelihood_elo(THREE, THREE_RESULTS, "ada", confidence=0.9)
-    centre = {name: estimate.elo for name, estimate in estimates.items()}
-    (bb, bc), (_, cc) = information(centre, THREE_RESULTS)
-    variance = {"ada": 0.0, "bob": cc / (bb * cc - bc * bc), "cyd": bb / (bb * cc - bc * bc)}
-    for name in THREE:
-        margin = 1.6448536 * math.sqrt(variance[name])
-        assert estimates[name].high - centre[name] == pytest.approx(margin, rel=1e-3)
-        assert centre[name] - estimates[name].low == pytest.approx(margin, rel=1e-3)
+    fall = 0.5 * 1.6448536**2
+    for name in THREE[1:]:
+        for end in (estimates[name].low, estimates[name].high):
+            drop = profile_drop(as_outcomes(THREE_RESULTS), {"ada": 0.0}, name, end, draws=False, seats=False)
+            assert drop == pytest.approx(fall, rel=1e-3)
+
+
+def test_elo_intervals_of_a_long_match_have_the_width_of_the_normal_interval():
+    # A score of p over n games has the variance 1 / (n p (1 - p)) in nats.
+    estimate = maximum_likelihood_elo(["a", "b"], [Result("a", "b", 6000, 10_000)], "b")["a"]
+    sigma = 400 / math.log(10) / math.sqrt(10_000 * 0.6 * 0.4)
+    assert estimate.high - estimate.low == pytest.approx(2 * 1.959964 * sigma, rel=1e-3)
 
 
 @pytest.mark.parametrize(("score", "games"), [(1, 1), (50, 50), (0, 3), (12.5, 20), (700, 1000)])
@@ -457,23 +459,143 @@ def test_unconnected_players_are_named_by_component():
         maximum_likelihood_elo(list("abcde"), results, "a")
 
 
-def test_elo_intervals_of_a_round_robin_cover_and_are_unbiased():
-    true = {"a": 0.0, "b": 150.0, "c": 300.0, "d": 450.0}
-    rng = np.random.default_rng(31)
-    tournaments = 800
-    errors, held = [], []
-    for _ in range(tournaments):
-        results = []
-        for a, b in itertools.combinations(true, 2):
-            wins = rng.binomial(30, score_from_elo(true[a] - true[b]))
-            results.append(Result(a, b, float(wins), 30))
-        estimates = maximum_likelihood_elo(list(true), results, "a")
-        errors.append([estimates[name].elo - true[name] for name in "bcd"])
-        held.append([estimates[name].low <= true[name] <= estimates[name].high for name in "bcd"])
-    # Both 1.5 points around nominal and 3 sigma of chance: sigma = 0.77 points.
-    assert np.abs(np.mean(held, axis=0) - 0.95).max() < 0.015 + 3 * 0.0077
-    sigma = np.std(errors, axis=0) / math.sqrt(tournaments)
-    assert np.all(np.abs(np.mean(errors, axis=0)) < 4 * sigma)  # 4 sigma
+# --- fit_elo ------------------------------------------------------------------------------------
+
+TABLE = [
+    ("ada", "bob", 9, 14, 7),
+    ("bob", "ada", 12, 11, 7),
+    ("bob", "cyd", 20, 6, 2),
+    ("cyd", "bob", 3, 9, 13),
+    ("dan", "ada", 4, 12, 9),
+    ("ada", "dan", 11, 10, 3),
+]
+"""First player, second player; wins, draws and losses of the first."""
+
+
+@pytest.mark.parametrize("draws", ["half", "davidson"])
+@pytest.mark.parametrize("seats", [False, True])
+def test_strengths_seats_and_draws_agree_with_a_slow_maximum_written_from_the_papers(draws, seats):
+    anchors = {"ada": 100.0, "dan": -20.0}
+    found = fit_elo([Outcomes(*row) for row in TABLE], anchors, draws=draws, seats=seats)
+    elo, advantage, nu, _ = maximum(TABLE, anchors, draws=draws == "davidson", seats=seats)
+    for name in ("bob", "cyd"):
+        assert found.players[name].elo == pytest.approx(elo[name], abs=0.02)
+    assert found.players["dan"] == (-20.0, -20.0, -20.0, 49)
+    if seats:
+        assert found.seat_advantage[0].value == pytest.approx(advantage, abs=0.02)
+        assert found.seat_advantage[1].value == pytest.approx(-advantage, abs=0.02)
+    else:
+        assert found.seat_advantage == {}
+    if draws == "davidson":
+        assert found.draw_rate.value == pytest.approx(nu / (2 + nu), abs=1e-5)
+    else:
+        assert found.draw_rate is None
+
+
+def test_several_anchors_join_players_that_no_game_links():
+    results = [Outcomes("a", "b", 6, 0, 4), Outcomes("c", "d", 3, 0, 7)]
+    found = fit_elo(results, {"b": 50.0, "d": 1000.0})
+    assert found.players["a"].elo == pytest.approx(50 + 400 * math.log10(6.5 / 4.5), abs=0.01)
+    assert found.players["c"].elo == pytest.approx(1000 + 400 * math.log10(3.5 / 7.5), abs=0.01)
+    with pytest.raises(ConfigError, match=r"unconnected components, \['a', 'b'\] and \['c', 'd'\]"):
+        fit_elo(results, {"b": 50.0})
+
+
+def test_pairs_that_split_narrow_the_interval_and_shared_luck_widens_it():
+    def width(first, second):
+        rows = []
+        for k, (x, y) in enumerate(zip(first, second, strict=True)):
+            rows += [Outcomes("a", "b", x, 0, 1 - x, k), Outcomes("b", "a", 1 - y, 0, y, k)]
+        found = fit_elo(rows, {"b": 0.0})
+        assert found.groups == 60
+        return found.players["a"].high - found.players["a"].low
+
+    ones, zeros = [1] * 30, [0] * 30
+    split, equal = width(ones + zeros, zeros + ones), width(ones + zeros, ones + zeros)
+    games = [Outcomes("a", "b", 60, 0, 60)]
+    alone = fit_elo(games, {"b": 0.0}).players["a"]
+    assert split < 0.4 * (alone.high - alone.low)
+    assert equal == pytest.approx(math.sqrt(2) * (alone.high - alone.low), rel=0.05)
+
+
+def test_drawn_games_narrow_the_interval():
+    wins = fit_elo([Outcomes("a", "b", 50, 0, 50)], {"b": 0}).players["a"]
+    drawn = fit_elo([Outcomes("a", "b", 10, 80, 10)], {"b": 0}).players["a"]
+    assert drawn.high - drawn.low < 0.55 * (wins.high - wins.low)
+
+
+def test_seats_of_three_players_are_told_apart_from_their_strengths():
+    rng, true, rows = np.random.default_rng(5), {"a": 0.0, "b": 120.0, "c": -80.0}, []
+    worth = {0: 60.0, 1: 0.0, 2: -90.0}
+    for game in range(4000):
+        order = rng.permutation(list(true))
+        for i, j in ((0, 1), (0, 2), (1, 2)):
+            d = true[order[i]] + worth[i] - true[order[j]] - worth[j]
+            won = int(rng.random() < score_from_elo(d))
+            rows.append(Outcomes(str(order[i]), str(order[j]), won, 0, 1 - won, game, (i, j)))
+    found = fit_elo(rows, {"a": 0.0}, seats=True, confidence=0.999)
+    for name in "bc":
+        assert found.players[name].low < true[name] < found.players[name].high
+    for seat, other in ((0, -45.0), (1, -15.0), (2, 30.0)):
+        assert found.seat_advantage[seat].low < worth[seat] - other < found.seat_advantage[seat].high
+    assert found.groups == 4000
+
+
+def test_a_planted_seat_advantage_is_found_and_none_is_claimed_where_there_is_none():
+    rng = np.random.default_rng(8)
+    for true in (0.0, 40.0):
+        wins = rng.multinomial(3000, davidson(0.0, 0.0, true, 2.0), 2)
+        rows = [Outcomes("a", "b", *wins[0]), Outcomes("b", "a", *wins[1])]
+        found = fit_elo(rows, {"b": 0.0}, draws="davidson", seats=True)
+        assert found.seat_advantage[0].low < true < found.seat_advantage[0].high
+        assert (found.seat_advantage[0].low > 0) == (true > 0)
+        assert found.draw_rate.low < 0.5 < found.draw_rate.high
+
+
+# --- grouped_interval and returns ---------------------------------------------------------------
+
+
+def test_groups_of_one_give_the_interval_of_single_samples():
+    samples = np.random.default_rng(4).choice(PAIR_SCORES, 80)
+    found = grouped_interval(samples, list(range(80)))
+    # Without groups the effect is n / (n - 1), by which a variance from whole groups is larger.
+    assert found == pytest.approx(score_interval(samples), abs=1e-3)
+
+
+def test_samples_that_repeat_within_their_group_count_once():
+    samples = np.random.default_rng(4).choice([0.0, 1.0], 100)
+    repeated = grouped_interval(np.repeat(samples, 7), np.repeat(np.arange(100), 7))
+    assert repeated == pytest.approx(score_interval(samples), abs=3e-3)
+
+
+def test_equal_samples_of_few_groups_keep_the_width_of_so_many_samples():
+    assert grouped_interval([1.0] * 200, [i // 10 for i in range(200)]).low == pytest.approx(
+        score_interval([1.0] * 20).low
+    )
+
+
+def test_ordinal_returns_are_evenly_spaced_from_one_to_minus_one():
+    assert ordinal_returns(2) == [1, -1]
+    assert ordinal_returns(3) == [1, 0, -1]
+    assert ordinal_returns(4) == pytest.approx([1, 1 / 3, -1 / 3, -1])
+
+
+@pytest.mark.parametrize(
+    ("points", "returns"),
+    [
+        ([7, 3], [1, -1]),
+        ([2, 2], [0, 0]),
+        ([0, 5, 2], [-1, 1, 0]),
+        ([5, 5, 1], [0.5, 0.5, -1]),
+        ([1, 5, 5, 5], [-1, 1 / 3, 1 / 3, 1 / 3]),
+        ([4, 4, 1, 1], [2 / 3, 2 / 3, -2 / 3, -2 / 3]),
+        ([0, 0, 0, 0], [0, 0, 0, 0]),
+    ],
+)
+def test_tied_seats_share_the_mean_of_their_places(points, returns):
+    assert returns_from_points([points])[0] == pytest.approx(returns)
+    ranks = [1 + sum(p > q for p in points) for q in points]
+    assert returns_from_ranks([ranks])[0] == pytest.approx(returns)
 
 
 # --- bad input ----------------------------------------------------------------------------------
@@ -497,6 +619,16 @@ def test_elo_intervals_of_a_round_robin_cover_and_are_unbiased():
         (lambda: sprt([0.5], 0.5, 0.6, 0.0, 0.05), "alpha is 0.0"),
         (lambda: sprt([0.5], 0.5, 0.6, 0.05, 0.5), "beta is 0.5"),
         (lambda: sprt([2.0], 0.5, 0.6, 0.05, 0.05), r"samples\[0\] is 2.0"),
+        (lambda: grouped_interval([0.5], [1, 2]), "groups has 2 entries for 1 samples"),
+        (lambda: ordinal_returns(1), "players is 1"),
+        (lambda: returns_from_points([[1.0, math.nan]]), "allowed are finite numbers"),
+        (lambda: fit_elo([Outcomes("a", "b", 1, 0, 0)], {}), "anchors is empty"),
+        (lambda: fit_elo([Outcomes("a", "b", 1, 0, 0)], {"z": 0}), "anchors has 'z'"),
+        (lambda: fit_elo([Outcomes("a", "a", 1, 0, 0)], {"a": 0}), "two different players"),
+        (lambda: fit_elo([Outcomes("a", "b", 0, 0, 0)], {"a": 0}), "at least one game"),
+        (lambda: fit_elo([Outcomes("a", "b", 1, -1, 0)], {"a": 0}), "counts of games from 0"),
+        (lambda: fit_elo([Outcomes("a", "b", 1, 0, 0, None, (1, 1))], {"a": 0}), "two different seats"),
+        (lambda: fit_elo([Outcomes("a", "b", 1, 0, 3)], {"a": 0}, seats=True), "seats cannot be told"),
         (lambda: maximum_likelihood_elo(["a", "a"], [], "a"), r"\['a'\] more than once"),
         (lambda: maximum_likelihood_elo(["a"], [], "z"), "anchor is 'z'"),
         (
