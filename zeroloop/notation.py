@@ -6,6 +6,7 @@ GNU Backgammon reads them.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -54,7 +55,7 @@ class Step(NamedTuple):
 
 
 @kernel
-def look(game, state, legal, chance):
+def look(game: Any, state: Any, legal: Any, chance: Any) -> Any:
     """Return (who is to move, number of ids written to `legal`)."""
     mover = to_play(game, state)
     if mover == TERMINAL:
@@ -65,7 +66,7 @@ def look(game, state, legal, chance):
 
 
 @kernel
-def advance(game, state, action):
+def advance(game: Any, state: Any, action: Any) -> None:
     """Apply an action or chance outcome in place."""
     apply_action(game, state, action)
 
@@ -200,9 +201,6 @@ def replay(game: Game, row: Row) -> State:
     return state
 
 
-# --- PGN: chess ---------------------------------------------------------------------------------
-
-
 def pgn(game: Game, rows: Sequence[Row]) -> str:
     """Return games of chess as PGN; a game that was cut at the ply bound is drawn by adjudication."""
     return "\n".join(_pgn(game, row) for row in rows)
@@ -230,7 +228,8 @@ def _pgn(game: Game, row: Row) -> str:
     tags |= {f"{side}Model": m for side, m in zip(("White", "Black"), row["models"], strict=True) if m}
     head = [f'[{tag} "{_escaped(value, chr(34))}"]' for tag, value in tags.items()]
     fields = row["initial"].split()
-    number, words = 2 * int(fields[5]) + (fields[1] == "b"), []
+    number = 2 * int(fields[5]) + (fields[1] == "b")
+    words: list[str] = []
     for step in walk(game, row):
         if number % 2 == 0 or not words:
             words.append(f"{number // 2}." + ".." * (number % 2))
@@ -244,13 +243,8 @@ def _escaped(text: str, end: str) -> str:
     return text.replace("\\", "\\\\").replace(end, f"\\{end}")
 
 
-def _wrapped(words: Sequence[str], width: int = 79) -> list[str]:
-    lines = [""]
-    for word in words:
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
-            lines.append("")
-        lines[-1] += f" {word}" if lines[-1] else word
-    return lines
+def _wrapped(words: Sequence[str]) -> list[str]:
+    return textwrap.wrap(" ".join(words), 79, break_long_words=False, break_on_hyphens=False)
 
 
 def san(step: Step) -> str:
@@ -289,9 +283,6 @@ def san(step: Step) -> str:
     return text + (("#" if after.over in (1, 2) else "+") if check else "")
 
 
-# --- SGF: Hex -----------------------------------------------------------------------------------
-
-
 def sgf(game: Game, rows: Sequence[Row]) -> str:
     """Return games of Hex as a collection of SGF FF[4] trees; Black moves first and joins top and bottom."""
     return "\n".join(_sgf(game, row) for row in rows) + "\n"
@@ -309,9 +300,6 @@ def _sgf(game: Game, row: Row) -> str:
         name = game.action_name(step.before, step.action)
         moves.append(f";{'BW'[step.mover]}[{'swap-pieces' if name == 'swap' else name}]")
     return f"(;{root}\n" + "\n".join(_wrapped(moves)) + ")"
-
-
-# --- MAT: backgammon ----------------------------------------------------------------------------
 
 
 def mat(game: Game, rows: Sequence[Row]) -> str:
@@ -384,8 +372,6 @@ def _mat_lines(turns: Sequence[tuple[int, str]], column: Sequence[int]) -> list[
         )
     return found
 
-
-# --- which game has which -----------------------------------------------------------------------
 
 FORMATS: dict[str, tuple[str, Callable[[Game, Sequence[Row]], str]]] = {
     "pgn": ("chess", pgn),

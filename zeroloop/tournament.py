@@ -10,22 +10,19 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, permutations
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from . import notation
+from .crosstable import Pair, Row, anchors_of, crosstable, result_of, write_tables
 from .errors import ConfigError, InvalidState, PlayerError, ResumeError, StoreError
 from .files import DirectoryLock, write_file
 from .games import rules_identity
 from .games.game import Game
 from .match import MatchResult, Openings, drawn_openings, play_match
-from .players import Player, describe
+from .players import Player, close, describe, parse_all
 
-Row = dict[str, Any]
-Pair = tuple[str, str]
 KINDS = ("round-robin", "gauntlet")
 REPORT_SECONDS = 10.0
 """Least time between two lines of progress inside a chunk."""
@@ -255,6 +252,16 @@ class Tournament:
         """Return the pair's games as the result of one match."""
         return result_of(self.game, pair, self.games_of(pair))
 
+    def table(self, anchors: Mapping[str, float]) -> Row:
+        """Return what the finished games say, as plain data.
+
+        Raises:
+          ConfigError: some pair has no finished game.
+        """
+        facts = {**self.plan._asdict(), "complete": self.finished, "openings": self.openings}
+        parts = {pair: self.games_of(pair) for pair in self.pairs}
+        return {**crosstable(self.game, facts, self.about, parts, anchors), "voids": self.voids()}
+
     def voids(self) -> list[Row]:
         """Return the void attempts on record."""
         path = self.out / "void.jsonl"
@@ -275,6 +282,48 @@ class Tournament:
         return written
 
 
+def run_tournament(
+    names: Sequence[str],
+    out: pathlib.Path,
+    plan: Plan,
+    game: Game | None,
+    anchors: Sequence[str],
+    formats: Sequence[str] | None,
+    chunk: int,
+    tell: Callable[[str], None],
+) -> Row:
+    """Make the players, play what is missing, write tables and notations, and return the cross table.
+
+    Args:
+      game: None for that of the models named. anchors: `NAME` or `NAME=ELO`. formats: None for the usual.
+
+    Raises:
+      PlayerError: an unknown player, one of another game, or one that failed; finished games are kept.
+      ConfigError, ResumeError, StoreError: see `Tournament`.
+    """
+    try:
+        made, players = parse_all(names, game, seed=plan.seed)
+    except ResumeError as error:
+        raise PlayerError(f"a player cannot enter: {error} No game was played.") from error
+    try:
+        wanted = notation.formats_for(made, formats)
+        fixed = anchors_of(anchors, [player.name for player in players])
+        t = Tournament(out, made, players, plan, chunk)
+        try:
+            t.play(tell, lambda: write_tables(out, t.table(fixed)))
+            table = t.table(fixed)
+            write_tables(out, table)
+            t.write_notations(wanted)
+            return table
+        except PlayerError:
+            t.write_notations(wanted)
+            raise
+        finally:
+            t.close()
+    finally:
+        close(*players)
+
+
 def pairs_of(names: Sequence[str], kind: str, seats: int) -> list[Pair]:
     """Return (first side, second side) of every match of a tournament.
 
@@ -293,22 +342,6 @@ def pairs_of(names: Sequence[str], kind: str, seats: int) -> list[Pair]:
     if kind == "gauntlet":
         return [(names[0], name) for name in names[1:]]
     return list(combinations(names, 2) if seats == 2 else permutations(names, 2))
-
-
-def result_of(game: Game, pair: Pair, rows: Sequence[Row]) -> MatchResult:
-    """Return recorded games of a pair as the result of one match."""
-    none = np.zeros(0, np.int32)
-    return MatchResult(
-        players=pair,
-        points=np.array([row["points"] for row in rows], np.float32).reshape(-1, game.num_players),
-        seat=np.array([row["seat"] for row in rows], np.int32),
-        opening=np.array([row["opening"] for row in rows], np.int32),
-        plies=np.array([len(row["moves"]) - row["opening_moves"] for row in rows], np.int32),
-        moves=(none,) * len(rows),
-        truncated=sum(row["ended"] == "cut" for row in rows),
-        worst=float(game.outcomes.min()),
-        best=float(game.outcomes.max()),
-    )
 
 
 def make_directory(path: pathlib.Path) -> None:

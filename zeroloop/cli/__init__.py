@@ -1,6 +1,17 @@
 """The command line: verbs of the domain, each a few lines over the library."""
 
-from . import benches, matches, positions, serve, training
+from . import benches, gauntlet, matches, models, positions, serve, tournament, training, uci
 from .base import main
 
-__all__ = ["benches", "main", "matches", "positions", "serve", "training"]
+__all__ = [
+    "benches",
+    "gauntlet",
+    "main",
+    "matches",
+    "models",
+    "positions",
+    "serve",
+    "tournament",
+    "training",
+    "uci",
+]
