@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from concurrent.futures import Future
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -57,12 +57,23 @@ class Answer(NamedTuple):
     """(state, action) along the most visits, to the first chance node, at most `LINE` of them."""
 
 
+class Asker(Protocol):
+    """Whoever waits for an answer: a future of `asyncio` or of `concurrent.futures` will do."""
+
+    def cancelled(self) -> bool:
+        """Return whether the answer is not wanted any more; any thread may ask."""
+
+
 class Question(NamedTuple):
     """A state with a seat to move, and who waits for the answer."""
 
     state: Any
     simulations: int
-    answer: Future[Answer]
+    asker: Asker
+
+
+Deliver = Callable[[Sequence[tuple[Any, Answer | BackendError]]], None]
+"""Takes (asker, answer) pairs, on the searcher's thread; an error where the searcher failed."""
 
 
 @kernel
@@ -118,6 +129,7 @@ class Searcher:
         self._searches: deque[Question] = deque()
         self._evaluations: deque[Question] = deque()
         self._inbox: list[Question] = []
+        self._answers: list[tuple[Any, Answer | BackendError]] = []
         self._news = threading.Condition()
         self._open = True
         width = max(game.max_legal, game.max_chance)
@@ -125,21 +137,17 @@ class Searcher:
         self._legal = np.zeros((BATCHES[-1], width), np.int32)
         self._count = np.zeros(BATCHES[-1], np.int32)
 
-    def ask(self, state: Any, simulations: int) -> Future[Answer]:
-        """Ask about a state with a seat to move; cancel what is returned to take the question back.
-
-        Whoever asks bounds how many questions are open. Any thread may ask.
+    def ask(self, state: Any, simulations: int, asker: Asker) -> None:
+        """Ask about a state with a seat to move; any thread may, and it bounds how many questions are open.
 
         Raises:
           BackendError: the searcher has ended.
         """
-        question = Question(state, simulations, Future())
         with self._news:
             if not self._open:
                 raise BackendError(f"the searcher of {self.game.id} has stopped; start the server again.")
-            self._inbox.append(question)
+            self._inbox.append(Question(state, simulations, asker))
             self._news.notify()
-        return question.answer
 
     def stop(self) -> None:
         """Take no more questions; `run` returns when all that were asked are answered."""
@@ -147,19 +155,23 @@ class Searcher:
             self._open = False
             self._news.notify()
 
-    def run(self) -> None:
-        """Answer questions until `stop`; for a thread of its own. An error ends it, and whoever waits."""
+    def run(self, deliver: Deliver) -> None:
+        """Answer questions until `stop`, for a thread of its own; an error ends it, and whoever waits.
+
+        Args:
+          deliver: called at most once a tick, because waking another thread costs more than an answer.
+        """
         try:
             while self._gather():
                 self._tick()
+                if self._answers:
+                    deliver(self._answers)
+                    self._answers = []
         finally:
             self.stop()
             left = [*self._growing.values(), *self._searches, *self._evaluations, *self._inbox]
-            for question in left:
-                if question.answer.set_running_or_notify_cancel():
-                    question.answer.set_exception(
-                        BackendError(f"the searcher of {self.game.id} failed; its message is on the server.")
-                    )
+            error = BackendError(f"the searcher of {self.game.id} failed; the server's output says why.")
+            deliver([*self._answers, *((question.asker, error) for question in left)])
 
     def _gather(self) -> bool:
         """Take new questions, waiting for one where there is none; False when all is answered for good."""
@@ -192,14 +204,14 @@ class Searcher:
             self._forest.absorb(found)
         for i, question in enumerate(asked, n):
             k = self._count[i]
-            self._give(
-                question,
-                Answer(self._legal[i, :k].copy(), softmax(found.logits[i, :k]), found.values[i].copy()),
+            prior = softmax(found.logits[i, :k])
+            self._answers.append(
+                (question.asker, Answer(self._legal[i, :k].copy(), prior, found.values[i].copy()))
             )
 
     def _drop_cancelled(self) -> None:
         """Free the trees whose askers have gone; between ticks no leaf of theirs waits."""
-        for b in [b for b, question in self._growing.items() if question.answer.cancelled()]:
+        for b in [b for b, question in self._growing.items() if question.asker.cancelled()]:
             del self._growing[b]
             self._release(b)
 
@@ -211,7 +223,7 @@ class Searcher:
         chosen: list[tuple[int, Question]] = []
         while self._free and self._searches:
             question = self._searches.popleft()
-            if not question.answer.cancelled():
+            if not question.asker.cancelled():
                 chosen.append((self._free.pop(), question))
         if not chosen:
             return
@@ -249,7 +261,7 @@ class Searcher:
                 simulations=int(found.simulations[i]),
                 line=tuple(zip(line, actions[i, :length].tolist(), strict=True)),
             )
-            self._give(self._growing.pop(b), answer)
+            self._answers.append((self._growing.pop(b).asker, answer))
             self._release(b)
         return True
 
@@ -257,7 +269,7 @@ class Searcher:
         out: list[Question] = []
         while self._evaluations and len(out) < most:
             question = self._evaluations.popleft()
-            if not question.answer.cancelled():
+            if not question.asker.cancelled():
                 out.append(question)
         return out
 
@@ -270,10 +282,6 @@ class Searcher:
             ids = self.game.legal(question.state)
             self._legal[i, : len(ids)], self._count[i] = ids, len(ids)
         return Leaves(self._states[:end], self._legal[:end], self._count[:end])
-
-    def _give(self, question: Question, answer: Answer) -> None:
-        if question.answer.set_running_or_notify_cancel():
-            question.answer.set_result(answer)
 
 
 def softmax(logits: Array) -> Array:
@@ -297,4 +305,4 @@ def model_searcher(
     return Searcher(model.game, evaluator, simulations)
 
 
-__all__ = ["Answer", "Question", "Searcher", "model_searcher", "softmax", "trees_for"]
+__all__ = ["Answer", "Asker", "Deliver", "Question", "Searcher", "model_searcher", "softmax", "trees_for"]

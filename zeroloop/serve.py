@@ -24,7 +24,7 @@ from .games import rules_identity
 from .games.game import CHANCE, Game, State
 from .model import Model
 from .players import KINDS, split_name
-from .searcher import Searcher, model_searcher
+from .searcher import Answer, Deliver, Searcher, model_searcher
 from .wire import (
     BadQuestion,
     budget,
@@ -173,7 +173,7 @@ class Api:
         self.open += 1
         try:
             state = await read_state(served.model.game, question)
-            answer = await asyncio.wrap_future(served.searcher.ask(state, simulations))
+            answer = await ask(served.searcher, state, simulations)
             return (told_search if simulations else told_evaluation)(served.model, state, answer)
         finally:
             self.open -= 1
@@ -236,6 +236,31 @@ async def read_body(request: web.Request) -> bytes:
         raise Refusal(400, f"the body cannot be read: {cut(str(error))}.") from None
 
 
+async def ask(searcher: Searcher, state: State, simulations: int) -> Answer:
+    """Return what a searcher says of a state; BackendError where it fails."""
+    asker: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    searcher.ask(state, simulations, asker)
+    return await asker
+
+
+def deliver_on(loop: asyncio.AbstractEventLoop) -> Deliver:
+    """Return what a searcher calls with its answers: it hands them over to the loop's thread."""
+
+    def settle(pairs: Sequence[tuple[asyncio.Future[Answer], Answer | BackendError]]) -> None:
+        for asker, answer in pairs:
+            if asker.done():  # cancelled: the client has gone
+                continue
+            if isinstance(answer, BackendError):
+                asker.set_exception(answer)
+            else:
+                asker.set_result(answer)
+
+    def deliver(pairs: Sequence[tuple[asyncio.Future[Answer], Answer | BackendError]]) -> None:
+        loop.call_soon_threadsafe(settle, pairs)
+
+    return deliver
+
+
 async def read_state(game: Game, question: dict[str, Any]) -> State:
     """Return the state that a question means; see `wire.state_of`."""
     if check_lengths(game, question) <= SHORT_LINE:
@@ -275,8 +300,10 @@ async def serve(
         api.app(), access_log=None, handler_cancellation=True, shutdown_timeout=STOP_SECONDS
     )
     pool = ThreadPoolExecutor(len(served), "searcher")
-    threads = [loop.run_in_executor(pool, s.searcher.run) for s in served]
-    asked = asyncio.ensure_future(stop.wait())
+    threads: list[asyncio.Future[Any]] = [
+        loop.run_in_executor(pool, s.searcher.run, deliver_on(loop)) for s in served
+    ]
+    asked: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     try:
         await warm_up(served)
         await runner.setup()
@@ -311,4 +338,4 @@ async def warm_up(served: Sequence[Served]) -> None:
         while s.model.game.rules["to_play"](state) == CHANCE:
             s.model.game.play(state, s.model.game.chance(state)[0][0])
         for simulations in {0, min(s.searcher.simulations, 1)}:
-            await asyncio.wrap_future(s.searcher.ask(state, simulations))
+            await ask(s.searcher, state, simulations)
