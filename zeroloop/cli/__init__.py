@@ -1,6 +1,6 @@
 """The command line: verbs of the domain, each a few lines over the library."""
 
-from . import benches, gauntlet, matches, models, positions, serve, tournament, training, uci
+from . import benches, gauntlet, matches, models, positions, regret, serve, tournament, training, uci
 from .base import main
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "matches",
     "models",
     "positions",
+    "regret",
     "serve",
     "tournament",
     "training",
