@@ -1,11 +1,24 @@
 """The command line: verbs of the domain, each a few lines over the library."""
 
-from . import benches, gauntlet, matches, models, positions, regret, serve, tournament, training, uci
+from . import (
+    benches,
+    gauntlet,
+    gnubg_player,
+    matches,
+    models,
+    positions,
+    regret,
+    serve,
+    tournament,
+    training,
+    uci,
+)
 from .base import main
 
 __all__ = [
     "benches",
     "gauntlet",
+    "gnubg_player",
     "main",
     "matches",
     "models",
