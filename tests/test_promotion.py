@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.material import TICTACTOE, Scripted, highest, turns
+from tests.material import CONNECT4, TICTACTOE, Scripted, changed_tictactoe, highest, turns
 from zeroloop.config import Config, EvaluateConfig, PromoteConfig
 from zeroloop.errors import PlayerError, StoreError
+from zeroloop.games import make
 from zeroloop.match import MatchResult
-from zeroloop.promotion import Decision, Evidence, decide, gather, match_results
+from zeroloop.promotion import Decision, Evidence, Plan, decide, gather, match_results, plan_of
 from zeroloop.rating import score_from_elo, sprt
 
 LINES = [(0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6)]
@@ -155,12 +156,18 @@ def match_of(scores):
     )
 
 
-def evidence_of(scores, fixed=None, settings=None):
+def evidence_of(scores, fixed=None, settings=None, left_out=None):
     rules = (settings or config()).promote
+    plan = Plan(dict.fromkeys(fixed or {}, 20), rules.floors, left_out or {})
     match = match_of(scores)
     low, high = score_from_elo(rules.elo0), score_from_elo(rules.elo1)
     test = sprt(match.pairs, low, high, rules.alpha, rules.beta)
-    return Evidence("candidate", "champion", match, test, fixed or {})
+    players = {name: about(name) for name in ("candidate", "champion", *(fixed or {}))}
+    return Evidence("candidate", "champion", match, test, fixed or {}, plan, 7, players)
+
+
+def about(name):
+    return {"name": name, "model": None, "simulations": None, "settings": {}}
 
 
 WON, EVEN, LOST = [1.0] * 60, [0.5] * 8, [0.0] * 60
@@ -183,17 +190,21 @@ def test_decision_follows_the_test_and_tells_its_numbers(scores, promoted, word)
 @pytest.mark.parametrize(("score", "promoted"), [(0.74, False), (0.75, True), (0.95, True)])
 def test_floor_blocks_what_is_below_it(score, promoted):
     settings = replace(config(), promote=replace(config().promote, floors={"fixed": 0.75}))
-    found = decide(settings, evidence_of(WON, {"fixed": match_of([score] * 10)}))
+    match = match_of([score] * 10)
+    found = decide(settings, evidence_of(WON, {"fixed": match}, settings))
     assert found.promoted is promoted
+    low, high = match.interval
+    told = f"{100 * score:.1f} % [{100 * low:.1f}, {100 * high:.1f}] against fixed"
+    assert told in found.reason
     if not promoted:
-        assert "74.0 % against fixed is below the floor of 75 %" in found.reason
+        assert f"{told} over 20 games is below the floor of 75 %" in found.reason
         assert "against the champion over 120 games" in found.reason
         assert found.reason.endswith(".")
 
 
 def test_floor_alone_does_not_promote():
     settings = replace(config(), promote=replace(config().promote, floors={"fixed": 0.5}))
-    assert not decide(settings, evidence_of(EVEN, {"fixed": match_of(WON)})).promoted
+    assert not decide(settings, evidence_of(EVEN, {"fixed": match_of(WON)}, settings)).promoted
 
 
 def test_opponent_without_a_floor_blocks_nothing():
@@ -210,6 +221,96 @@ def test_decision_carries_its_evidence_as_plain_data():
     assert found["versus_champion"]["games"] == 120 and found["fixed"]["fixed"]["score"] == 0.75
 
 
+# --- whom a candidate meets ---------------------------------------------------------------------
+
+
+def rules(**promote):
+    return Config(promote=PromoteConfig(**promote), evaluate=EvaluateConfig(opponents={"minimax:2": 30}))
+
+
+def test_by_default_there_are_floors_against_random_and_the_heuristic_over_a_hundred_games():
+    """0.85 and 0.60, as scores of one candidate seat: a hundred games tell 0.85 from 0.75."""
+    plan = plan_of(make("hex"), Config())
+    assert plan.floors == {"random": 0.85, "heuristic": 0.60} and not plan.left_out
+    assert plan.games["random"] >= 100 and plan.games["heuristic"] >= 100
+
+
+def test_floor_is_judged_on_enough_games_though_the_opponent_is_named_with_fewer():
+    settings = Config(evaluate=EvaluateConfig(opponents={"random": 4}))
+    assert plan_of(CONNECT4, settings).games["random"] == 100
+
+
+def test_game_without_a_heuristic_has_no_floor_against_it_and_says_so():
+    bare = changed_tictactoe("bare", rules={k: v for k, v in TICTACTOE.rules.items() if k != "heuristic"})
+    plan = plan_of(bare, rules())
+    assert plan.floors == {"random": 0.85} and "heuristic" not in plan.games
+    assert "no heuristic" in plan.left_out["heuristic"]
+
+
+def test_floors_of_two_players_do_not_bind_three_seats_and_own_ones_do():
+    game = turns("three", [[1, 0, -1], [0, -1, 1], [-1, 1, 0]], 3)
+    plan = plan_of(game, rules())
+    assert not plan.floors and "3 seats" in plan.left_out["random"] and plan.games["random"] == 100
+    own = plan_of(game, rules(floors={"random": 0.6}))
+    assert own.floors == {"random": 0.6} and not own.left_out
+
+
+def test_engines_are_met_where_asked_for_or_where_they_have_a_floor():
+    engine = "stockfish:nodes=50"
+    assert engine not in plan_of(TICTACTOE, rules(engines={engine: 10})).games
+    assert plan_of(TICTACTOE, rules(engines={engine: 10}), engines=True).games[engine] == 10
+    bound = rules(engines={engine: 10}, floors={engine: 0.1})
+    assert plan_of(TICTACTOE, bound).games[engine] == 100
+
+
+# --- the threshold ------------------------------------------------------------------------------
+
+
+def test_threshold_plays_all_pairs_and_does_not_stop_by_the_test():
+    found = judged(skilled, highest, settings=config(rule="threshold", max_pairs=96))
+    assert found.promoted and len(found.evidence.versus_champion.pairs) == 96
+    assert found.rule == "threshold" and "threshold 55 %" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("scores", "promoted", "word"),
+    [
+        ([1.0] * 54 + [0.0] * 46, False, "below the threshold of 55 %"),
+        ([1.0] * 56 + [0.0] * 44, False, "need not be better"),  # 56 % of 100 pairs: about +-10 points
+        ([0.75] * 30 + [0.5] * 70, True, "57.5 %"),  # steadier: draws and splits
+        ([1.0] * 70 + [0.0] * 30, True, "70.0 %"),
+    ],
+)
+def test_threshold_needs_its_score_and_an_interval_above_one_half(scores, promoted, word):
+    settings = config(rule="threshold")
+    found = decide(settings, evidence_of(scores, settings=settings))
+    assert found.promoted is promoted and word in found.reason
+
+
+def test_without_a_champion_the_floors_alone_decide():
+    settings = config(floors={"fixed": 0.6}, floor_games=20)
+    for rule, promoted in ((skilled, True), (highest, False)):
+        opponents = {"fixed": player(highest, "fixed")}
+        evidence = gather(TICTACTOE, settings, player(rule, "candidate"), None, opponents, seed=1)
+        found = decide(settings, evidence)
+        assert found.promoted is promoted
+        assert "no champion" in found.reason and found.summary()["versus_champion"] is None
+
+
+def test_reason_of_a_promotion_tells_every_floor_with_its_interval():
+    settings = config(floors={"fixed": 0.5})
+    match = match_of([0.75] * 10)
+    reason = decide(settings, evidence_of(WON, {"fixed": match}, settings)).reason
+    low, high = match.interval
+    assert f"75.0 % [{100 * low:.1f}, {100 * high:.1f}] against fixed (floor 50 %)" in reason
+
+
+def test_decision_holds_the_settings_of_all_players_and_the_seed_of_the_openings():
+    found = judged(skilled, highest, {"fixed": player(highest, "other")}, seed=5).summary()
+    assert found["seed"] == 5 and set(found["players"]) == {"candidate", "champion", "fixed"}
+    assert found["players"]["fixed"]["name"] == "other"
+
+
 # --- the file of matches ------------------------------------------------------------------------
 
 
@@ -217,7 +318,7 @@ def test_results_of_the_file_of_matches_are_those_of_the_evaluations(tmp_path):
     path = tmp_path / "matches.jsonl"
     decisions = [
         decide(config(), evidence_of(WON, {"fixed": match_of([0.75] * 4)})),
-        Decision(False, "no.", evidence_of(EVEN)),
+        Decision(False, "no.", "sprt", evidence_of(EVEN)),
     ]
     path.write_text("".join(json.dumps({"model": "m", **d.summary()}) + "\n" for d in decisions))
     players, results = match_results(path)
