@@ -2,6 +2,7 @@
 
 from . import (
     benches,
+    export_model,
     gauntlet,
     gnubg_player,
     matches,
@@ -17,6 +18,7 @@ from .base import main
 
 __all__ = [
     "benches",
+    "export_model",
     "gauntlet",
     "gnubg_player",
     "main",
