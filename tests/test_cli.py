@@ -514,7 +514,7 @@ def test_a_game_file_is_checked():
 def test_learning_is_measured_on_the_threads_asked_for(threads, monkeypatch):
     made = []
 
-    class Noted(bench.Learner):
+    class Noted(bench.learn.Learner):
         def __init__(self, network, config, *given):
             super().__init__(network, config, *given)
             made.append((config.threads, len(self._replicas)))
@@ -522,7 +522,7 @@ def test_learning_is_measured_on_the_threads_asked_for(threads, monkeypatch):
     def brief(*given, measure=bench.bench_learn):
         return measure(*given, seconds=0.1, rounds=1)
 
-    monkeypatch.setattr(bench, "Learner", Noted)
+    monkeypatch.setattr(bench.learn, "Learner", Noted)
     monkeypatch.setattr(bench, "bench_learn", brief)
     words = [w for w in SETS if "threads" not in w]
     sets = [w for word in words if word != "--set" for w in ("--set", word)]

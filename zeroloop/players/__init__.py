@@ -112,7 +112,8 @@ class SearchPlayer:
         self.inference = inference
         self.name, self.model_hash, self.seed = name, model_hash, seed
         self.settings = settings or PlaySettings()
-        self._forest: Forest | None = None
+        self.forest: Forest | None = None
+        """Made at the first search."""
 
     def choose(self, states: Array, keys: Array, plies: Array) -> npt.NDArray[np.int32]:
         """Return the action with the most visits, or of the highest prior where N = 0.
@@ -159,10 +160,10 @@ class SearchPlayer:
         )
 
     def _forest_for(self, size: int) -> Forest:
-        if self._forest is None or self._forest.size < size:
+        if self.forest is None or self.forest.size < size:
             s, unit = self.settings, smallest_win(self.game)
             numbers = {"c_puct": s.c_puct * unit, "fpu_reduction": s.fpu_reduction * unit}
-            self._forest = Forest(
+            self.forest = Forest(
                 self.game,
                 size,
                 max_nodes=nodes_for(self.game, self.simulations, s.chance),
@@ -172,7 +173,7 @@ class SearchPlayer:
                 numbers=make_numbers(numbers),
                 seed=self.seed,
             )
-        return self._forest
+        return self.forest
 
 
 class PolicyPlayer:

@@ -1,0 +1,19 @@
+"""Benchmarks: medians of repeated, interleaved measurements, in the units of the metrics table."""
+
+from .compilation import bench_compile
+from .inference import bench_inference
+from .learn import bench_learn
+from .match import bench_match
+from .rules import bench_rules
+from .search import bench_search
+from .selfplay import bench_selfplay
+
+__all__ = [
+    "bench_compile",
+    "bench_inference",
+    "bench_learn",
+    "bench_match",
+    "bench_rules",
+    "bench_search",
+    "bench_selfplay",
+]

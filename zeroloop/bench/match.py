@@ -1,0 +1,88 @@
+"""Simulations/s of a match between two networks against those of self-play."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import replace
+from typing import Any
+
+from ..config import Config
+from ..evaluator import NetworkEvaluator
+from ..evaluator.choice import choose, shapes_of
+from ..games.game import Game
+from ..match import openings, play_match
+from ..model import Model
+from ..networks import build
+from ..players import SearchPlayer, model_player
+from ..schedule import Schedule
+from ..selfplay.collector import LocalCollector
+
+GAMES = 256
+
+
+def bench_match(game: Game, config: Config, threads: int, rounds: int = 3) -> dict[str, Any]:
+    """Measure a match of two new networks, all 256 games from first to last move, and self-play, in turns.
+
+    Both search `match.simulations` a move; self-play has `threads` threads, the match one for each side.
+    """
+    choice = choose(config.run.device, config.run.backend, config.run.precision)
+    networks = [build(config.network, shapes_of(game), seed).eval() for seed in (1, 2)]
+    simulations = config.match.simulations
+    play = replace(config.selfplay, opponents=(), threads=threads)
+    search = replace(config.search, simulations=Schedule.constant(simulations))
+    collector = LocalCollector(
+        game, replace(config, selfplay=play, search=search), choice, lambda episode: None
+    )
+    collector.publish(networks[0], "bench")
+
+    def play_games(seed: int) -> tuple[float, float, float]:
+        """Return (simulations/s, evaluations/s, seconds) of a whole match."""
+        sides = [
+            model_player(Model(f"{i}" * 64, network, game), simulations, choice=choice, seed=seed)
+            for i, network in enumerate(networks)
+        ]
+        starts = openings(game, GAMES // game.num_players, config.match.opening_plies, seed)
+        begun = time.perf_counter()
+        play_match(game, *sides, starts=starts, seed=seed)
+        seconds = time.perf_counter() - begun
+        return sum(map(_simulations, sides)) / seconds, sum(map(_rows, sides)) / seconds, seconds
+
+    def play_self(seconds: float) -> tuple[float, float]:
+        collector.clear_counters()
+        end = (begun := time.perf_counter()) + seconds
+        collector.collect([1 << 60] * len(collector.groups), lambda: time.perf_counter() > end)
+        seconds, counted = time.perf_counter() - begun, collector.counters()
+        return counted["simulations"] / seconds, counted["evaluations"] / seconds
+
+    play_games(1)  # compiles
+    play_self(10.0)  # lets the games spread over all plies
+    matches, selves = [], []
+    for number in range(rounds):
+        matches.append(play_games(2 + number))
+        selves.append(play_self(max(matches[-1][2], 5.0)))
+    collector.close()
+    ratios = [m[0] / s[0] for m, s in zip(matches, selves, strict=True)]
+    return {
+        "match_simulations_per_second": statistics.median(m[0] for m in matches),
+        "selfplay_simulations_per_second": statistics.median(s[0] for s in selves),
+        "match_evaluations_per_second": statistics.median(m[1] for m in matches),
+        "selfplay_evaluations_per_second": statistics.median(s[1] for s in selves),
+        "ratio": statistics.median(ratios),
+        "ratio_spread": [min(ratios), max(ratios)],
+        "seconds_per_match": statistics.median(m[2] for m in matches),
+        "games": GAMES // game.num_players * game.num_players,
+        "simulations_per_move": simulations,
+        "threads": threads,
+        "backend": str(choice),
+    }
+
+
+def _simulations(player: SearchPlayer) -> int:
+    assert player.forest is not None
+    return player.forest.counters["simulations"]
+
+
+def _rows(player: SearchPlayer) -> int:
+    assert isinstance(player.evaluator, NetworkEvaluator)
+    return player.evaluator.rows
