@@ -169,6 +169,10 @@ class SelfPlayConfig:
     """Share of games that begin with uniformly random plies, which are not recorded."""
     random_opening_plies: Schedule = _number(16)
     """Random plies: uniform over 1..this."""
+    hard_positions: str = ""
+    """JSON Lines of positions from which games begin, as `zeroloop regret --out` writes; empty: none."""
+    hard_position_share: float = 0.1
+    """Share of games that begin from a drawn line of that file, without random plies."""
     opponents: tuple[OpponentConfig, ...] = ()
     """Players that take one seat in a share of the games; by default the newest model sits everywhere."""
     cache_megabytes: int = 32
@@ -182,6 +186,7 @@ class SelfPlayConfig:
         for name in ("full_search_fraction", "random_opening_share"):
             _scheduled(f"selfplay.{name}", getattr(self, name), 0, 1)
         _scheduled("selfplay.cheap_simulations", self.cheap_simulations, 1)
+        _within("selfplay.hard_position_share", self.hard_position_share, 0, 1)
         if sum(o.share for o in self.opponents) > 1:
             raise ConfigError("selfplay.opponents: the shares add up to more than 1.")
 
@@ -375,6 +380,8 @@ class HealthConfig:
     """Bad iterations in a row before a warning begins, and good ones before it ends."""
     seat_most: dict[str, float] = field(default_factory=dict)
     """By seat: points over the scale that it may get on average; a seat that is not named is not judged."""
+    seat_surprise: float = 1.75
+    """Mean surprise of a seat's policy targets over that of the other seats."""
     draws: float = 0.98
     """Share of drawn games, 0..1."""
     truncated: float = 0.5
@@ -401,8 +408,10 @@ class HealthConfig:
             _within(f"health.{name}", getattr(self, name), 0, 1)
         _within("health.calibration", self.calibration, 0, 2)
         _at_least("health.evaluations", self.evaluations, 0)
-        if self.loss_ratio and self.loss_ratio <= 1:
-            raise ConfigError(f"health.loss_ratio is {self.loss_ratio}; it must be above 1, or 0 for off.")
+        for name in ("loss_ratio", "seat_surprise"):
+            ratio = getattr(self, name)
+            if ratio and ratio <= 1:
+                raise ConfigError(f"health.{name} is {ratio}; it must be above 1, or 0 for off.")
         for seat, most in self.seat_most.items():
             if not seat.isdigit():
                 raise ConfigError(f"health.seat_most names seat '{seat}'; seats are numbers from 0.")

@@ -19,13 +19,14 @@ from .episode import Episode
 from .games.game import Game
 from .symptoms import (
     LEAST_GAMES,
-    SIGMA,
     Reading,
     calibration,
+    calibration_reading,
     effective_number,
     match_seats,
     promotions,
     seat_reading,
+    seat_surprises,
     state_keys,
 )
 
@@ -91,6 +92,7 @@ class Health:
             "moments": [0.0] * 6,
             "openings": [],
             "target_entropy": [0.0, 0],
+            "surprise": [[0.0, 0] for _ in seats],
             "probe": [0.0, 0.0, 0],
             "losses": {},
             "searched": [0, 0],
@@ -125,6 +127,10 @@ class Health:
             probability = np.maximum(episode.policy_probs.astype(np.float32), 1e-9)
             now["target_entropy"][0] -= float(probability @ np.log(probability))
             now["target_entropy"][1] += int(np.count_nonzero(np.diff(episode.offsets)))
+            for seat, sums in enumerate(now["surprise"]):
+                mine = episode.surprise[(episode.to_play == seat) & (episode.policy_weight > 0)]
+                sums[0] += float(mine.sum())
+                sums[1] += len(mine)
         self._add_opening(episode)
         if episode.truncated:
             now["truncated"] += 1
@@ -193,6 +199,7 @@ class Health:
         values: dict[str, float] = {}
         readings = [
             *self._seats(),
+            *self._surprises(),
             *self._ends(),
             *self._entropies(values),
             *self._calibration(values),
@@ -244,6 +251,10 @@ class Health:
             error = math.sqrt(max(squares[seat] - mean[seat] ** 2, 0) / n)
             yield seat_reading("self-play", seat, float(mean[seat]), error, n, most)
 
+    def _surprises(self) -> Iterator[Reading]:
+        if self.config.seat_surprise:
+            yield from seat_surprises(self._sum("surprise"), self.config.seat_surprise)
+
     def _ends(self) -> Iterator[Reading]:
         games = int(self._sum("games"))
         if games < LEAST_GAMES:
@@ -284,16 +295,7 @@ class Health:
         values["calibration_slope"] = found.slope
         limit = self.config.calibration
         if limit:
-            excess = found.error - found.floor
-            flat = found.slope + SIGMA * found.slope_error < 1 - 2 * limit
-            text = (
-                f"search values miss the outcomes by {found.error:.2f} on average over {found.n} games; "
-                f"chance explains {found.floor:.2f} and {limit:g} more is the limit. An outcome changes by "
-                f"{found.slope:.2f} +- {found.slope_error:.2f} per unit of value."
-            )
-            bad = excess > limit or flat
-            good = excess < 0.8 * limit and found.slope > 1 - 2 * limit
-            yield Reading("calibration", bad, good, found.n, found.error, limit + found.floor, text)
+            yield calibration_reading(found, limit)
 
     def _openings(self, values: dict[str, float]) -> Iterator[Reading]:
         keys = [key for row in self._pool for key in row["openings"]]

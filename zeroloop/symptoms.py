@@ -16,6 +16,8 @@ SIGMA = 4.0
 """Standard errors between an estimate and its limit before it counts: every iteration looks again."""
 LEAST_GAMES = 100
 """Games below which nothing is said of rates, seats, values and openings."""
+LEAST_SURPRISE = 0.1
+"""Nats of mean surprise below which seats are not compared: next to nothing doubles by chance."""
 
 
 class Reading(NamedTuple):
@@ -67,6 +69,45 @@ def calibration(bins: Array, moments: Array) -> Calibrated | None:
     slope = (vz - v * z / n) / spread
     rest = max(zz - z * z / n - slope * slope * spread, 0.0)
     return Calibrated(int(n), error, floor, slope, math.sqrt(rest / max(n - 2, 1) / spread))
+
+
+def calibration_reading(found: Calibrated, limit: float) -> Reading:
+    """Judge a calibration by its error beyond chance, and by a slope that is surely too flat."""
+    excess = found.error - found.floor
+    flat = found.slope + SIGMA * found.slope_error < 1 - 2 * limit
+    text = (
+        f"search values miss the outcomes by {found.error:.2f} on average over {found.n} games; "
+        f"chance explains {found.floor:.2f} and {limit:g} more is the limit. An outcome changes by "
+        f"{found.slope:.2f} +- {found.slope_error:.2f} per unit of value."
+    )
+    good = excess < 0.8 * limit and found.slope > 1 - 2 * limit
+    return Reading(
+        "calibration", excess > limit or flat, good, found.n, found.error, limit + found.floor, text
+    )
+
+
+def seat_surprises(sums: Array, limit: float) -> Iterator[Reading]:
+    """Judge how far each seat's policy targets are from the raw policy, next to the other seats'.
+
+    A network that sees one seat's positions wrongly cannot predict that seat's moves, whatever advantage the
+    game gives to whom. `sums`: `f8 [P, 2]`, sum and number of the surprises of each seat, in nats.
+    """
+    total, n = sums.sum(0)
+    for seat, (mine, count) in enumerate(sums):
+        others = n - count
+        if min(count, others) < 2 * LEAST_GAMES:
+            continue
+        mean, rest = mine / count, (total - mine) / others
+        if mean < LEAST_SURPRISE:
+            ratio = 1.0
+        else:
+            ratio = float(mean / max(rest, LEAST_SURPRISE / 10))
+        text = (
+            f"the search corrects the policy of seat {seat} by {mean:.2f} nats over {int(count)} positions, "
+            f"and that of the other seats by {rest:.2f}: {ratio:.1f} times; the limit is {limit:g}."
+        )
+        name = f"surprise_seat_{seat}"
+        yield Reading(name, ratio > limit, ratio < 0.9 * limit, int(count), ratio, limit, text)
 
 
 def state_keys(states: Array) -> npt.NDArray[np.uint64]:
