@@ -102,7 +102,7 @@ def own_decisions(
     seed: int = 0,
     tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[Decisions, int]:
-    """Play until the judge knows `count` decisions of the player; return so many, drawn, and the games played.
+    """Return `count` drawn decisions of the player that the judge knows, and the games played for them.
 
     Whole rounds of openings are played, each in every seating; the opponent has all other seats.
 

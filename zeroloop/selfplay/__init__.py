@@ -6,6 +6,7 @@ so every batch of the network is full.
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from .. import draws
 from ..config import Config
 from ..episode import Episode
-from ..errors import PlayerError
+from ..errors import PlayerError, ResumeError
 from ..games import rules_identity
 from ..games.game import Game
 from ..schedule import Schedule
@@ -23,6 +24,7 @@ from ..search.forest import Evaluator, Forest, nodes_for
 from ..search.tree import NUMBERS as SEARCH_NUMBERS
 from ..search.tree import Array, cache_entry_bytes, record
 from . import kernels
+from .hard import HardPositions
 
 
 class Chooser(Protocol):
@@ -114,6 +116,8 @@ class SelfPlay:
         )
         self._target = np.zeros(width, np.float32)
         self._numbers = _Numbers(config)
+        file = config.selfplay.hard_positions
+        self._hard = HardPositions(game, pathlib.Path(file)) if file else None
         self.labels: list[str] = []
         self._players: dict[str, Chooser] = {}
         self.next_game = 0
@@ -220,7 +224,35 @@ class SelfPlay:
             self.next_game += 1
             keys[i] = key
             self._seat(int(b), key)
-        self._call(kernels.start_games, ids, keys)
+        if self._hard is None:
+            self._call(kernels.start_games, ids, keys)
+            return
+        lines = self._hard.lines_of(self.forest.seed, keys, self.config.selfplay.hard_position_share)
+        usual, hard = np.flatnonzero(lines < 0), np.flatnonzero(lines >= 0)
+        if len(usual):
+            self._call(kernels.start_games, ids[usual], keys[usual])
+        if len(hard):
+            self._place(ids[hard], keys[hard], self._hard.states[lines[hard]], self._hard.plies[lines[hard]])
+
+    def _place(self, ids: Array, keys: Array, states: Array, plies: Array) -> None:
+        """Begin games at given decisions with a choice: what `start_games` does, from its setup on."""
+        self.forest.plant(ids, states, keys, plies)
+        games, full = self.games.games, np.ones(len(ids), np.int32)
+        budgets, own = np.zeros(len(ids), np.int32), self._own
+        for i, (key, ply) in enumerate(zip(keys, plies, strict=True)):
+            mine = own[min(int(ply), len(own) - 1)]
+            share = mine["full_search_fraction"]
+            if share < 1:
+                full[i] = draws.uniform(self.forest.seed, draws.BUDGET, key, ply, 0) < share
+            budgets[i] = mine["simulations" if full[i] else "cheap_simulations"]
+        other = self.games.seats[ids, self.forest.trees.nodes[ids, 0]["to_play"]] > 0
+        games["key"][ids], games["rows"][ids], games["entries"][ids] = keys, 0, 0
+        games["waits"][ids] = np.where(other, kernels.OTHER_PLAYER, kernels.SEARCH)
+        games["full"][ids] = full
+        if not other.all():
+            self.forest.begin(ids[~other], budgets[~other], full[~other])
+        if other.any():
+            self._call(kernels.play_others, ids[other], self._choose(ids[other]))
 
     def _seat(self, b: int, key: int) -> None:
         seats = self.games.seats[b]
@@ -301,11 +333,22 @@ class SelfPlay:
         t = self.forest.trees._asdict()
         arrays = {f"tree.{k}": v for k, v in t.items()}
         arrays |= {f"game.{k}": v for k, v in self.games._asdict().items()}
+        if self._hard is not None:
+            arrays["hard"] = np.frombuffer(self._hard.fingerprint.encode(), np.uint8)
         arrays["rows"] = np.array([self.forest.rows, self.next_game, self.moves, int(self._started)])
         return arrays
 
     def restore(self, arrays: dict[str, Array], labels: list[str], finished: Iterable[int]) -> None:
-        """Continue from a snapshot; games whose keys are in `finished` are replaced by new ones."""
+        """Continue from a snapshot; games whose keys are in `finished` are replaced by new ones.
+
+        Raises:
+          ResumeError: the file of hard positions is not the one that the run has had.
+        """
+        if self._hard is not None and arrays["hard"].tobytes() != self._hard.fingerprint.encode():
+            raise ResumeError(
+                f"selfplay.hard_positions: {self._hard.path} has changed since the run began; restore it, or "
+                "start a new run."
+            )
         for name, mine in self.forest.trees._asdict().items():
             mine[...] = arrays[f"tree.{name}"]
         self.games = Games(**{k: arrays[f"game.{k}"].copy() for k in Games._fields})
