@@ -2,16 +2,22 @@
 
 An engine runs with one thread, a hash table of fixed size and no pondering, and forgets between moves:
 `ucinewgame` goes before every position. With a limit of nodes or depth, at full strength, its answer is
-then a function of the position alone, whichever process is asked and whatever was asked before; with
-`skill`, `elo` or `movetime` it is not, for engines draw their weaker moves from the clock.
+then a function of the position and its repetitions alone, whichever process is asked and whatever was asked
+before; with `skill`, `elo` or `movetime` it is not, for engines draw their weaker moves from the clock.
+
+Forgetting has a price: at 1,000 nodes Stockfish 15.1 scores 24.7 % [18.0, 31.4] against itself with the
+table of the game so far (150 games), at `skill=0` 47.5 % [38.2, 56.8] (120 games). So a result against
+`nodes=N` holds for N nodes from scratch, as `settings` says, not for the engine as tournaments run it.
 
 It is told the FEN from which nothing can be taken back and the moves since, so it knows repetitions and the
-50-move clock. It is not told which game it is in, the moves before that FEN, the time that is left, the
-bound on plies, or that a third occurrence ends our games without a claim.
+50-move clock: told the FEN alone it scores 43.8 % [40.7, 46.9] against itself (50 nodes, 200 games).
+It is not told which game it is in, the moves before that FEN, the time that is left, the bound on plies, or
+that a third occurrence ends our games without a claim.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import pathlib
@@ -294,19 +300,16 @@ class UciPlayer:
         self._engines.ask(boards, chess.engine.Limit(depth=1), self._seconds)
 
 
-QUIET: dict[int, tuple[str, int, int]] = {}
-"""By change of a position's key: piece and its two squares, of all moves that can be taken back."""
-
-
+@functools.cache
 def quiet_moves() -> dict[int, tuple[str, int, int]]:
-    """Return QUIET, filled."""
-    if not QUIET:
-        keys = [int(key) for key in KEYS]
-        for piece, letter in enumerate("PNBRQKpnbrqk"):
-            for a in range(64):
-                for b in range(a if letter not in "Pp" else 0):
-                    QUIET[keys[64 * piece + a] ^ keys[64 * piece + b]] = (letter, a, b)
-    return QUIET
+    """Return, by change of a position's key, piece and two squares of all moves that can be taken back."""
+    keys = [int(key) for key in KEYS]
+    return {
+        keys[64 * piece + a] ^ keys[64 * piece + b]: (letter, a, b)
+        for piece, letter in enumerate("PNBRQKpnbrqk")
+        for a in range(64 if letter not in "Pp" else 0)
+        for b in range(a)
+    }
 
 
 def line_of(state: Any, fen: str, castling: str) -> tuple[str, list[str]]:

@@ -96,6 +96,7 @@ class Engines:
         self._loop = asyncio.new_event_loop()
         self._running: list[Conversation] = []
         self._one_call = threading.Lock()
+        self._failure = ""
         thread = threading.Thread(target=self._loop.run_forever, name=f"engines of {name}", daemon=True)
         thread.start()
         # Not a method of self: that would keep self alive. Called once, at the latest at exit.
@@ -112,8 +113,8 @@ class Engines:
         Raises:
           PlayerError: the program cannot be run, is no UCI engine, or refuses an option.
         """
-        while len(self._running) < count:
-            with self._ended_on_failure():
+        with self._one_call, self._ended_on_failure():
+            while len(self._running) < count:
                 self._do(self._start(options))
         return self._running[0]
 
@@ -145,7 +146,8 @@ class Engines:
     def _ended_on_failure(self) -> Iterator[None]:
         try:
             yield
-        except BaseException:  # Ctrl-C as well
+        except BaseException as error:  # Ctrl-C as well
+            self._failure = self._failure or str(error)
             self.close()
             raise
 
@@ -153,7 +155,9 @@ class Engines:
         """Run on the loop's thread and wait."""
         if not self.close.alive:
             work.close()
-            raise PlayerError(f"{self.name} is closed or has failed before; make the player anew.")
+            if self._failure:
+                raise PlayerError(f"{self.name} has failed before and was asked again: {self._failure}")
+            raise PlayerError(f"{self.name} is closed; make the player anew.")
         try:
             return asyncio.run_coroutine_threadsafe(_or_kill(work, self._running), self._loop).result()
         except concurrent.futures.CancelledError:
