@@ -140,9 +140,9 @@ class ExternalPlayer:
     def answer(self, line: str) -> str:
         """Return the answer to a line; InvalidState where it is no question."""
         question = read_board(line)
+        self._check_follows(question)
         if question.doubled:
             return "take" if self.worth(question.state)[1] >= DEAD_CUBE_TAKE else "drop"
-        self._check_follows(question.state)
         return self._turn(question.state) if question.state.die else "roll"
 
     def _turn(self, state: Any) -> str:
@@ -164,15 +164,16 @@ class ExternalPlayer:
         self._left = now.checkers[0].copy()
         return move_text(actions)
 
-    def _check_follows(self, state: Any) -> None:
+    def _check_follows(self, question: Question) -> None:
         """Warn where the own checkers are neither where they were left, on the bar, nor at the start."""
-        mine = state.checkers[0].astype(np.int8)
+        state = question.state
+        mine = state.checkers[1 if question.doubled else 0].astype(np.int8)
         if self._left is not None and not any(follows(before, mine) for before in (self._left, START)):
             self.warn(
                 f"the position {GAME.position(state)} does not follow from the move sent before; gnubg "
                 "plays an answer that it does not accept as no move."
             )
-        self._left = None if state.die == 0 else self._left
+        self._left = None if state.die else mine
 
 
 def follows(before: npt.NDArray[np.int8], now: npt.NDArray[np.int8]) -> bool:

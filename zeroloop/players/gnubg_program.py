@@ -63,6 +63,7 @@ for name, dice in ask["positions"]:
 gnubg.command("set evaluation chequerplay evaluation plies %d" % ask["ply"])
 for line in ask["rules_after"]:
     gnubg.command(line)
+gnubg.command("show beavers")
 gnubg.command("show cube")
 facts = {"evaluation": gnubg.evalcontext(), "cube": gnubg.cubeinfo(), "filter": gnubg.getevalhintfilter(),
          "met": gnubg.show("matchequitytable").splitlines()[0],
@@ -242,9 +243,12 @@ class GnubgProgram:
         """Return the end of what gnubg printed."""
         return " ".join(self._said.read_text(errors="replace")[-400:].split()) if self._said.exists() else "-"
 
-    def cube_disabled(self) -> bool:
-        """Return whether gnubg said that the cube is not in use."""
-        return "The doubling cube is disabled." in self._said.read_text(errors="replace")
+    def shown(self) -> tuple[int, bool]:
+        """Return how many beavers gnubg says are allowed, -1 where it says nothing, and whether a cube is."""
+        said = self._said.read_text(errors="replace")
+        beavers = re.findall(r"^(No|\d+) beavers.* allowed in money sessions", said, re.M)
+        number = {"": -1, "No": 0}.get(beavers[-1] if beavers else "")
+        return int(beavers[-1]) if number is None else number, "The doubling cube is disabled." not in said
 
     def _version(self) -> str:
         self._send("version", "version")
@@ -358,6 +362,12 @@ def _end(
 def settings_of(program: GnubgProgram) -> dict[str, Any]:
     """Return gnubg's settings as it told them itself, plain data for results."""
     evaluation, cube = program.facts["evaluation"], program.facts["cube"]
+    start = [0] * 25
+    for point, checkers in ((6, 5), (8, 3), (13, 5), (24, 2)):
+        start[point - 1] = checkers
+    beavers, cube_used = program.shown()
+    # The session and the socket each have their own Jacoby rule.
+    heard = program.echoed(Asked(start, start, (3, 1), "the opening"), None).jacoby
     return {
         "program": "gnubg",
         "version": program.version,
@@ -366,9 +376,9 @@ def settings_of(program: GnubgProgram) -> dict[str, Any]:
         "noise": evaluation["noise"],
         "prune": bool(evaluation["prune"]),
         "match_length": cube["matchto"],
-        "cube": "disabled" if program.cube_disabled() else "in use",
-        "jacoby": bool(cube["jacoby"]),
-        "beavers": cube["beavers"],
+        "cube": "in use" if cube_used else "disabled",
+        "jacoby": heard or bool(cube["jacoby"]),
+        "beavers": beavers,
         "gammon_price": cube["gammonprice"],
         "met": program.facts["met"],
         "variation": program.facts["variation"],
