@@ -40,6 +40,12 @@ MOST_CONNECTIONS = 8
 DEAD_CUBE_TAKE = -0.5
 """Least points per game, cube left out, with which a double is taken."""
 
+PIPS = np.arange(1, 26)
+"""What a checker has to go from each place; from the bar 25."""
+
+LONGEST_TURN = 24
+"""Pips of double sixes: a side that has moved more often than once has mostly gone further."""
+
 Worth = Callable[[Any], tuple[float, float]]
 """Points that the seats expect of a state before the roll."""
 
@@ -165,10 +171,11 @@ class ExternalPlayer:
         return move_text(actions)
 
     def _check_follows(self, question: Question) -> None:
-        """Warn where the own checkers are neither where they were left, on the bar, nor at the start."""
-        state = question.state
-        mine = state.checkers[1 if question.doubled else 0].astype(np.int8)
-        if self._left is not None and not any(follows(before, mine) for before in (self._left, START)):
+        """Warn where the own checkers are not where they were left or on the bar, nor a game has begun."""
+        state, own = question.state, 1 if question.doubled else 0
+        mine, theirs = (state.checkers[seat].astype(np.int8) for seat in (own, 1 - own))
+        begun = follows(START, mine) and theirs @ PIPS >= START @ PIPS - LONGEST_TURN
+        if self._left is not None and not begun and not follows(self._left, mine):
             self.warn(
                 f"the position {GAME.position(state)} does not follow from the move sent before; gnubg "
                 "plays an answer that it does not accept as no move."
