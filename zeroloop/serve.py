@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import logging
 import pathlib
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -37,7 +38,7 @@ from .wire import (
 )
 
 try:
-    from aiohttp import web
+    from aiohttp import http_exceptions, web
 except ImportError as error:
     raise BackendError(
         "zeroloop serve needs the aiohttp package, which is not installed; pip install 'zeroloop[serve]'."
@@ -58,6 +59,12 @@ STOP_SECONDS = 120.0
 EVALUATE = ("model", "position", "moves", "dice")
 SEARCH = (*EVALUATE, "simulations")
 """The keys of a question."""
+
+log = logging.getLogger("zeroloop.serve")
+"""Failures of the server itself. What is no HTTP is the client's failure: it is answered, not logged."""
+log.addFilter(
+    lambda said: not isinstance((said.exc_info or (None, None))[1], http_exceptions.HttpProcessingError)
+)
 
 Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -217,6 +224,10 @@ async def sentences(request: web.Request, handler: Reply) -> web.StreamResponse:
             413: f"the body has more than {BODY:,} bytes.",
         }.get(error.status, f"{asked}: {error.reason}.")
         return answer_json({"error": sentence}, error.status, allow)
+    except Exception as error:
+        log.exception("%s %s failed", request.method, request.path)
+        text = json.dumps({"error": f"the server failed on this request ({type(error).__name__})."})
+        raise web.HTTPInternalServerError(text=text, content_type="application/json") from error
 
 
 async def read_body(request: web.Request) -> bytes:
@@ -297,7 +308,11 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     runner = web.AppRunner(
-        api.app(), access_log=None, handler_cancellation=True, shutdown_timeout=STOP_SECONDS
+        api.app(),
+        access_log=None,
+        logger=log,
+        handler_cancellation=True,
+        shutdown_timeout=STOP_SECONDS,
     )
     pool = ThreadPoolExecutor(len(served), "searcher")
     threads: list[asyncio.Future[Any]] = [

@@ -78,10 +78,10 @@ def check_lengths(game: Game, question: dict[str, Any]) -> int:
     Raises:
       BadQuestion: a position or moves longer than any of this game.
     """
-    position, count = question.get("position"), len(question.get("moves", "").split())
+    length, count = len(question.get("position", "")), len(question.get("moves", "").split())
     longest = POSITION + 2 * game.state_dtype.itemsize
-    if position is not None and not 1 <= len(position) <= longest:
-        raise BadQuestion(f"'position' has {len(position)} characters; 1 to {longest} are allowed.")
+    if length > longest:
+        raise BadQuestion(f"'position' has {length} characters; at most {longest} are allowed.")
     if count > game.max_plies:
         raise BadQuestion(f"'moves' has {count} moves; {game.id} has at most {game.max_plies}.")
     return count
