@@ -388,7 +388,7 @@ class HealthConfig:
     """Share of games cut at the ply bound, 0..1."""
     entropy: float = 0.02
     """Least mean entropy of the policy and of its targets, as a share of the log of the legal moves."""
-    calibration: float = 0.3
+    calibration: float = 0.4
     """Error of the search's values against outcomes beyond what chance explains, in points over the scale."""
     openings: float = 0.02
     """Effective number of openings in games without a random one, as a share of the most that there were."""

@@ -16,6 +16,8 @@ SIGMA = 4.0
 """Standard errors between an estimate and its limit before it counts: every iteration looks again."""
 LEAST_GAMES = 100
 """Games below which nothing is said of rates, seats, values and openings."""
+LEAST_SLOPE = 0.5
+"""Change of the outcome per unit of value below which values claim what they do not know."""
 LEAST_SURPRISE = 0.1
 """Nats of mean surprise below which seats are not compared: next to nothing doubles by chance."""
 
@@ -74,13 +76,13 @@ def calibration(bins: Array, moments: Array) -> Calibrated | None:
 def calibration_reading(found: Calibrated, limit: float) -> Reading:
     """Judge a calibration by its error beyond chance, and by a slope that is surely too flat."""
     excess = found.error - found.floor
-    flat = found.slope + SIGMA * found.slope_error < 1 - 2 * limit
+    flat = found.slope + SIGMA * found.slope_error < LEAST_SLOPE
     text = (
         f"search values miss the outcomes by {found.error:.2f} on average over {found.n} games; "
         f"chance explains {found.floor:.2f} and {limit:g} more is the limit. An outcome changes by "
         f"{found.slope:.2f} +- {found.slope_error:.2f} per unit of value."
     )
-    good = excess < 0.8 * limit and found.slope > 1 - 2 * limit
+    good = excess < 0.8 * limit and found.slope > LEAST_SLOPE
     return Reading(
         "calibration", excess > limit or flat, good, found.n, found.error, limit + found.floor, text
     )
