@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,15 @@ from zeroloop.cli import main
 from zeroloop.errors import InvalidState, PlayerError
 from zeroloop.games import make
 from zeroloop.games.backgammon import position_id
-from zeroloop.gnubg_player import ExternalPlayer, GnubgServer, follows, move_text, read_board, serve_gnubg
+from zeroloop.gnubg_player import (
+    ExternalPlayer,
+    GnubgServer,
+    expected_points,
+    follows,
+    move_text,
+    read_board,
+    serve_gnubg,
+)
 from zeroloop.players.random import RandomPlayer
 
 GAME = make("backgammon")
@@ -133,6 +142,21 @@ def test_before_the_roll_it_rolls_and_never_doubles():
 @pytest.mark.parametrize("mine, answer", [(-0.49, "take"), (-0.5, "take"), (-0.51, "drop"), (1.0, "take")])
 def test_a_double_is_taken_from_half_a_point_down(mine, answer):
     assert external(worth=lambda state: (-mine, mine)).answer(DOUBLED) == answer
+
+
+def test_points_before_the_roll_are_the_mean_over_the_rolls():
+    class Searched:
+        simulations = 8
+
+        def search(self, states, keys, plies):
+            doubles = states["other"] == -3
+            first = np.where(doubles, 1.0, np.where(states["die"] == 6, -0.5, 0.0))
+            return SimpleNamespace(root_value=np.stack([first, -first], 1).astype(np.float32))
+
+    before = GAME.parse_position("4HPwATDgc/ABMA 0 -")
+    # 6 of 36 rolls are doubles, 10 have a six and are none; a value of 1 is three points.
+    points = 3 * (6 * 1.0 - 10 * 0.5) / 36
+    assert expected_points(Searched(), before) == pytest.approx((points, -points))
 
 
 def test_a_move_is_a_legal_turn_of_the_slow_rules():
