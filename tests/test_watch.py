@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,10 +28,16 @@ GIVEN = run_config(
 )
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("watch") / "runs"
+    session(folder / "a", GIVEN)
+    return folder
+
+
 @pytest.fixture
-def run(tmp_path):
-    session(tmp_path / "runs" / "a", GIVEN)
-    return tmp_path / "runs" / "a"
+def run(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "runs") / "a"
 
 
 def watch(run, **given):
