@@ -240,38 +240,39 @@ LINES = [
     (CHESS, "r3k2r/8/8/8/8/8/8/R3K2R w KQkq - 3 7", "a1b1 e8e7 b1a1 e7e8 a1a2", 2),
     (CHESS, "4k3/8/8/8/8/8/8/R3K2R w KQ - 0 1", "e1g1 e8e7 f1f2 e7e6", 1),
     (CHESS, "4k2r/8/8/8/8/8/8/R3K3 b Q - 17 30", "h8h1 e1d2 h1h8 d2e1", 2),
-    (CHESS960, "1rk3r1/p7/8/8/8/8/P5P1/1RK3RR w Bq - 0 1", "h1h5 g8g7 h5h1 g7g8 g1f1", 0),
+    (CHESS960, "1rk3r1/p7/8/8/8/8/P5P1/1RK3RR w Gq - 0 1", "h1h5 g8g7 h5h2 g7g8", 0),
 ]
+
+
+def board(text, game):
+    return need("chess").Board(text, chess960=game is CHESS960)
+
+
+def reader(game):
+    """Return a player without an engine, which can read states."""
+    player = object.__new__(uci.UciPlayer)
+    player.game, player.name, player.chess960 = game, "reader", game is CHESS960
+    return player
 
 
 @pytest.mark.parametrize(("game", "text", "moves", "first"), LINES)
 def test_an_engine_is_told_all_moves_since_the_last_one_that_is_for_good(game, text, moves, first):
-    import chess
-
     state, names = after(game, text, moves), moves.split()
-    castling = chess.Board(game.position(state), chess960=game is CHESS960).castling_shredder_fen()
-    start, line = uci.line_of(state, game.position(state), castling)
-    assert line == names[first:]
-    told = chess.Board(start, chess960=game is CHESS960)
-    meant = chess.Board(text, chess960=game is CHESS960)
+    told, meant = reader(game).board(state), board(text, game)
     for name in names[:first]:
         meant.push_uci(name)
-    assert told.fen(en_passant="legal") == meant.fen(en_passant="legal")
-    for name in line:
-        told.push_uci(name)
+    assert [move.uci() for move in told.move_stack] == names[first:]
+    assert told.root().fen(en_passant="legal") == meant.fen(en_passant="legal")
     assert told.fen(en_passant="legal") == game.position(state)
 
 
 @pytest.mark.parametrize("game", [CHESS, CHESS960], ids=["chess", "chess960"])
-def test_the_moves_of_random_games_are_found_again(game, fake):
-    import chess
-
-    player = object.__new__(uci.UciPlayer)
-    player.game, player.name, player.chess960 = game, "reader", game is CHESS960
+def test_the_moves_of_random_games_are_found_again(game):
+    player = reader(game)
     rng, longest = random.Random(5), 0
     for seed in range(3):
         state = game.initial_state(seed)
-        real = chess.Board(game.position(state), chess960=game is CHESS960)
+        real = board(game.position(state), game)
         while len(game.legal(state)) and real.ply() < 160:
             moves = list(real.legal_moves)
             quiet = [m for m in moves if not real.is_zeroing(m)]
@@ -492,6 +493,11 @@ def test_a_player_that_nobody_closed_ends_with_the_program(fake):
     assert process.returncode == 5
     assert pids
     assert not any(map(alive, pids))
+
+
+def test_ctrl_c_in_a_terminal_is_not_for_the_engine(stockfish):
+    player = stockfish("stockfish:nodes=60")
+    assert all(os.getpgid(pid) == pid for pid in player._engines.pids)
 
 
 def test_ctrl_c_ends_a_hanging_engine(fake):
