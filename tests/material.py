@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from tests.toy_games import random_tree, toy
-from zeroloop.bench import random_episodes
+from zeroloop.bench.learn import random_episodes
 from zeroloop.config import (
     Config,
     GameConfig,

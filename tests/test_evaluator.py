@@ -376,3 +376,16 @@ def test_choice_by_name_is_kept_and_auto_is_resolved():
     found = choose("cpu")
     assert found.backend in ("openvino", "torch") and found.precision in ("bf16", "fp32")
     assert str(found) == f"{found.backend} on cpu, {found.precision}"
+
+
+def test_a_backend_on_demand_is_made_at_its_first_batch_and_answers_as_the_one_made_at_once():
+    network = stirred(build(NetworkConfig(blocks=1, channels=8), shapes_of(TICTACTOE)))
+    leaves = leaves_of(TICTACTOE, [TICTACTOE.initial_state()] * 3)
+    late = make_evaluator(TICTACTOE, network, choose("cpu"), [4, 16])
+    first, last = late.backends
+    assert first._made is None
+    found = ask(late, leaves)
+    assert first._made is not None and (first.batch, last.batch) == (4, 16)
+    wanted = ask(make_evaluator(TICTACTOE, network, choose("cpu"), [4]), leaves)
+    np.testing.assert_array_equal(found[0], wanted[0])
+    np.testing.assert_array_equal(found[1], wanted[1])

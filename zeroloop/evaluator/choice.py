@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import BackendError
 from ..games.game import Game
 from ..networks import Network, Shapes
-from . import Backend, Floats, NetworkEvaluator
+from . import Backend, Floats, NetworkEvaluator, Output
 
 
 class Choice(NamedTuple):
@@ -83,18 +85,44 @@ def make_evaluator(
 ) -> NetworkEvaluator:
     """Return an evaluator of the network with these batch sizes, on `threads` threads of the CPU."""
     points = relative_points(game)
-    made: list[Backend] = []
-    for batch in sorted(batches):
+    width = max(game.max_legal, game.max_chance)
+
+    def made(batch: int) -> Backend:
         if choice.backend == "openvino":
             from .openvino import OpenVinoBackend
 
-            made.append(OpenVinoBackend(network, points, batch, choice.precision, threads))
-        else:
-            from .torch import TorchBackend
+            return OpenVinoBackend(network, points, batch, choice.precision, threads)
+        from .torch import TorchBackend
 
-            width = max(game.max_legal, game.max_chance)
-            made.append(TorchBackend(network, points, batch, choice.precision, choice.device, width))
-    return NetworkEvaluator(game, made)
+        return TorchBackend(network, points, batch, choice.precision, choice.device, width)
+
+    *smaller, largest = sorted(batches)
+    later: list[Backend] = [OnDemand(b, str(choice), made) for b in smaller]
+    return NetworkEvaluator(game, [*later, made(largest)])
+
+
+class OnDemand:
+    """A backend that is compiled at its first batch; see `evaluator.Backend`."""
+
+    gathers = False
+    """Known from the first batch on."""
+
+    def __init__(self, batch: int, name: str, make: Callable[[int], Backend]) -> None:
+        self.batch, self.name, self._make = batch, name, make
+        self._made: Backend | None = None
+
+    def submit(self, planes: Floats, global_facts: Floats, legal: npt.NDArray[np.int32]) -> Any:
+        """Start a batch."""
+        if self._made is None:
+            self._made = self._make(self.batch)
+            self.name, self.gathers = self._made.name, self._made.gathers
+        return self._made, self._made.submit(planes, global_facts, legal)
+
+    def result(self, ticket: Any) -> Output:
+        """Wait for a ticket."""
+        made, inner = ticket
+        found: Output = made.result(inner)
+        return found
 
 
 def require_pure(game: Game, network: Network, choice: Choice, batch: int) -> None:

@@ -205,11 +205,9 @@ class PolicyPlayer:
 
 
 def batches(largest: int) -> list[int]:
-    """Return batch sizes from 16 up to `largest`, a factor of four apart, for searches that run dry."""
-    sizes = [largest]
-    while sizes[-1] > 16:
-        sizes.append(max(16, sizes[-1] // 4))
-    return sizes[::-1]
+    """Return batch sizes up to `largest` in steps of a third or a half, for searches that run dry."""
+    sizes = [b for k in range(4, 31) for b in (1 << k, 3 << (k - 1)) if b < largest]
+    return [*sorted(sizes), largest]
 
 
 def model_player(
