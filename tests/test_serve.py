@@ -27,7 +27,7 @@ from zeroloop.games import make  # noqa: E402
 from zeroloop.model import Model  # noqa: E402
 from zeroloop.search.forest import Evaluation  # noqa: E402
 from zeroloop.searcher import BATCHES, TREES, Searcher, trees_for  # noqa: E402
-from zeroloop.serve import Api, Served, is_loopback, load_served, serve  # noqa: E402
+from zeroloop.serve import Api, Desk, Served, is_loopback, load_served, serve  # noqa: E402
 from zeroloop.wire import BadQuestion, check_lengths, parse_question, state_of  # noqa: E402
 
 JSON = {"Content-Type": "application/json"}
@@ -57,7 +57,7 @@ class Watched:
 def served_of(game=TICTACTOE, simulations=64, gate=None, name="toy", digit="a"):
     """Return a served model that knows nothing: equal logits, value 0."""
     searcher = Searcher(game, Watched(game, gate), simulations)
-    return Served(name, Model(digit * 64, None, game), searcher)
+    return Served(name, Model(digit * 64, None, game), Desk(searcher))
 
 
 def on_server(script, *served, queue=256):
@@ -300,10 +300,10 @@ def test_an_answer_is_the_same_alone_and_among_two_hundred():
 def test_searches_share_batches_and_evaluations_ride_along():
     gate, n = threading.Event(), 60
     served = served_of(simulations=32)
-    served.searcher.evaluator.gate = None
+    served.desk.searcher.evaluator.gate = None
 
     async def script(session, url):
-        evaluator = served.searcher.evaluator
+        evaluator = served.desk.searcher.evaluator
         evaluator.gate, before = gate, evaluator.batches
         searches = [post(session, f"{url}/v1/search", {"moves": "", "simulations": 32}) for _ in range(n)]
         evaluations = [post(session, f"{url}/v1/evaluate", {}) for _ in range(n)]
@@ -353,17 +353,17 @@ def test_a_client_that_goes_away_takes_its_search_with_it():
         body = b'{"simulations": 100000}'
         head = f"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
         writer.write(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
-        while not served.searcher._growing:
+        while not served.desk.searcher._growing:
             await asyncio.sleep(0.01)
         writer.close()
         await asyncio.sleep(0.1)
         gate.set()
         status, told, _ = await post(session, f"{url}/v1/search", {"simulations": 8})
         health = json.loads(await (await session.get(f"{url}/v1/health")).read())
-        return status, told["simulations"], health["open"], len(served.searcher._growing)
+        return status, told["simulations"], health["open"], len(served.desk.searcher._growing)
 
     assert on_server(script, served) == (200, 8, 0, 0)
-    assert served.searcher.evaluator.rows < 1000
+    assert served.desk.searcher.evaluator.rows < 1000
 
 
 BAD = {
@@ -530,6 +530,23 @@ def test_mangled_positions_and_moves_of_every_game_are_refused_as_the_games_own_
             pass
 
 
+@pytest.mark.parametrize("name", ["connect4", "backgammon"])
+def test_a_line_is_played_as_the_plain_rules_play_it(name):
+    game, draw = make(name), random.Random(8)
+    for _ in range(20):
+        state, names = game.initial_state(), []
+        while game.legal(state) or game.chance(state):
+            action = draw.choice(game.legal(state) or [a for a, _ in game.chance(state)])
+            names.append(game.action_name(state, action))
+            before = game.copy(state)
+            game.play(state, action)
+            if game.legal(state) and draw.random() < 0.05:
+                found = state_of(game, {"moves": " ".join(names)})
+                assert found.tobytes() == state.tobytes()
+                found = state_of(game, {"position": game.position(before), "moves": names[-1]})
+                assert game.position(found) == game.position(state)
+
+
 def test_bytes_that_are_no_http_are_answered_4xx_or_cut_off_and_fill_no_log(caplog):
     draw = random.Random(3)
     lines = [
@@ -608,7 +625,7 @@ def test_a_network_that_fails_ends_the_server_and_tells_who_waits():
     told = []
 
     async def script(session, url):
-        served.searcher.evaluator.fail = True
+        served.desk.searcher.evaluator.fail = True
         told.append(await post(session, f"{url}/v1/search", {}))
 
     with pytest.raises(RuntimeError, match="on fire"):
@@ -618,7 +635,7 @@ def test_a_network_that_fails_ends_the_server_and_tells_who_waits():
 
 def test_a_fault_of_the_server_is_told_as_its_own_and_logged(monkeypatch, caplog):
     def broken(game, question):
-        return 1 // 0
+        return state_of(game, question) if question else 1 // 0
 
     monkeypatch.setattr(serve_module, "state_of", broken)
     status, told = asked("search", {})
@@ -667,7 +684,7 @@ def test_evaluations_do_not_wait_for_searches_to_end():
             order.append(kind)
 
         searches = [asyncio.ensure_future(one("search", {})) for _ in range(TREES + 20)]
-        while len(served.searcher._growing) < TREES:
+        while len(served.desk.searcher._growing) < TREES:
             await asyncio.sleep(0.01)
         await one("evaluate", {})
         for task in searches:
@@ -686,7 +703,9 @@ def test_values_are_rotated_to_seats_by_the_evaluator_alone():
             found = self.inner.result(ticket)
             return Evaluation(found.logits, np.tile(np.float32([0.25, -0.25]), (len(found.values), 1)))
 
-    served = Served("tilted", Model("c" * 64, None, TICTACTOE), Searcher(TICTACTOE, Tilted(TICTACTOE), 8))
+    served = Served(
+        "tilted", Model("c" * 64, None, TICTACTOE), Desk(Searcher(TICTACTOE, Tilted(TICTACTOE), 8))
+    )
 
     async def script(session, url):
         return [(await post(session, f"{url}/v1/evaluate", {"moves": m}))[1] for m in ("", near_win()[0][:2])]

@@ -137,8 +137,8 @@ class Searcher:
         self._legal = np.zeros((BATCHES[-1], width), np.int32)
         self._count = np.zeros(BATCHES[-1], np.int32)
 
-    def ask(self, state: Any, simulations: int, asker: Asker) -> None:
-        """Ask about a state with a seat to move; any thread may, and it bounds how many questions are open.
+    def ask(self, questions: Sequence[Question]) -> None:
+        """Ask about states with a seat to move; any thread may, and it bounds how many questions are open.
 
         Raises:
           BackendError: the searcher has ended.
@@ -146,7 +146,7 @@ class Searcher:
         with self._news:
             if not self._open:
                 raise BackendError(f"the searcher of {self.game.id} has stopped; start the server again.")
-            self._inbox.append(Question(state, simulations, asker))
+            self._inbox += questions
             self._news.notify()
 
     def stop(self) -> None:

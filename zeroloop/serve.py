@@ -25,7 +25,7 @@ from .games import rules_identity
 from .games.game import CHANCE, Game, State
 from .model import Model
 from .players import KINDS, split_name
-from .searcher import Answer, Deliver, Searcher, model_searcher
+from .searcher import Answer, Deliver, Question, Searcher, model_searcher
 from .wire import (
     BadQuestion,
     budget,
@@ -69,12 +69,56 @@ log.addFilter(
 Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+class Desk:
+    """Where the event loop hands questions to a searcher's thread and takes answers back.
+
+    Each way once a turn of the loop: two threads that wake one another for every question are slow.
+    """
+
+    def __init__(self, searcher: Searcher) -> None:
+        self.searcher = searcher
+        self._new: list[Question] = []
+
+    async def ask(self, state: State, simulations: int) -> Answer:
+        """Return what the searcher says of a state; BackendError where it has failed."""
+        loop = asyncio.get_running_loop()
+        asker: asyncio.Future[Answer] = loop.create_future()
+        if not self._new:
+            loop.call_soon(self._hand_over)
+        self._new.append(Question(state, simulations, asker))
+        return await asker
+
+    def _hand_over(self) -> None:
+        new, self._new = self._new, []
+        try:
+            self.searcher.ask(new)
+        except BackendError as error:
+            self._settle([(question.asker, error) for question in new])
+
+    def deliver(self, loop: asyncio.AbstractEventLoop) -> Deliver:
+        """Return what the searcher's thread calls with its answers."""
+
+        def deliver(pairs: Sequence[tuple[Any, Answer | BackendError]]) -> None:
+            loop.call_soon_threadsafe(self._settle, pairs)
+
+        return deliver
+
+    def _settle(self, pairs: Sequence[tuple[Any, Answer | BackendError]]) -> None:
+        for asker, answer in pairs:
+            if asker.done():  # cancelled: the client has gone
+                continue
+            if isinstance(answer, BackendError):
+                asker.set_exception(answer)
+            else:
+                asker.set_result(answer)
+
+
 class Served(NamedTuple):
     """A model and the thread that answers for it."""
 
     name: str
     model: Model
-    searcher: Searcher
+    desk: Desk
 
     def plain(self) -> dict[str, Any]:
         """Return what a client may know."""
@@ -87,7 +131,7 @@ class Served(NamedTuple):
             "rules_identity": rules_identity(game),
             "seats": game.num_players,
             "scale": game.scale,
-            "simulations": self.searcher.simulations,
+            "simulations": self.desk.searcher.simulations,
         }
 
 
@@ -110,7 +154,7 @@ def load_served(names: Sequence[str], threads: int = 1) -> list[Served]:
         same = [s.name for s in out if s.model.hash == model.hash]
         if same:
             raise PlayerError(f"{same[0]} and {name} are the same model, {model.hash[: models.SHORT]}.")
-        out.append(Served(name, model, model_searcher(model, simulations, threads=threads)))
+        out.append(Served(name, model, Desk(model_searcher(model, simulations, threads=threads))))
     return out
 
 
@@ -171,7 +215,9 @@ class Api:
         """Answer POST /v1/search."""
         question = parse_question(await read_body(request), SEARCH)
         served = self._served(question)
-        return answer_json(await self._ask(served, question, budget(question, served.searcher.simulations)))
+        return answer_json(
+            await self._ask(served, question, budget(question, served.desk.searcher.simulations))
+        )
 
     async def _ask(self, served: Served, question: dict[str, Any], simulations: int) -> dict[str, Any]:
         """Hold one of the queue's places until a question is answered."""
@@ -180,7 +226,7 @@ class Api:
         self.open += 1
         try:
             state = await read_state(served.model.game, question)
-            answer = await ask(served.searcher, state, simulations)
+            answer = await served.desk.ask(state, simulations)
             return (told_search if simulations else told_evaluation)(served.model, state, answer)
         finally:
             self.open -= 1
@@ -247,31 +293,6 @@ async def read_body(request: web.Request) -> bytes:
         raise Refusal(400, f"the body cannot be read: {cut(str(error))}.") from None
 
 
-async def ask(searcher: Searcher, state: State, simulations: int) -> Answer:
-    """Return what a searcher says of a state; BackendError where it fails."""
-    asker: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-    searcher.ask(state, simulations, asker)
-    return await asker
-
-
-def deliver_on(loop: asyncio.AbstractEventLoop) -> Deliver:
-    """Return what a searcher calls with its answers: it hands them over to the loop's thread."""
-
-    def settle(pairs: Sequence[tuple[asyncio.Future[Answer], Answer | BackendError]]) -> None:
-        for asker, answer in pairs:
-            if asker.done():  # cancelled: the client has gone
-                continue
-            if isinstance(answer, BackendError):
-                asker.set_exception(answer)
-            else:
-                asker.set_result(answer)
-
-    def deliver(pairs: Sequence[tuple[asyncio.Future[Answer], Answer | BackendError]]) -> None:
-        loop.call_soon_threadsafe(settle, pairs)
-
-    return deliver
-
-
 async def read_state(game: Game, question: dict[str, Any]) -> State:
     """Return the state that a question means; see `wire.state_of`."""
     if check_lengths(game, question) <= SHORT_LINE:
@@ -316,7 +337,7 @@ async def serve(
     )
     pool = ThreadPoolExecutor(len(served), "searcher")
     threads: list[asyncio.Future[Any]] = [
-        loop.run_in_executor(pool, s.searcher.run, deliver_on(loop)) for s in served
+        loop.run_in_executor(pool, s.desk.searcher.run, s.desk.deliver(loop)) for s in served
     ]
     asked: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     try:
@@ -335,7 +356,7 @@ async def serve(
         api.stopping = True
         await runner.cleanup()
         for s in served:
-            s.searcher.stop()
+            s.desk.searcher.stop()
         asked.cancel()
         # The threads end by themselves: `stop` lets them finish what they hold.
         await asyncio.gather(*threads, return_exceptions=True)
@@ -352,5 +373,8 @@ async def warm_up(served: Sequence[Served]) -> None:
         state = s.model.game.initial_state()
         while s.model.game.rules["to_play"](state) == CHANCE:
             s.model.game.play(state, s.model.game.chance(state)[0][0])
-        for simulations in {0, min(s.searcher.simulations, 1)}:
-            await ask(s.searcher, state, simulations)
+        name = s.model.game.action_name(state, s.model.game.legal(state)[0])
+        with suppress(GameError):  # a line that ends the game, or comes to a roll
+            state_of(s.model.game, {"position": s.model.game.position(state), "moves": name})
+        for simulations in {0, min(s.desk.searcher.simulations, 1)}:
+            await s.desk.ask(state, simulations)

@@ -42,7 +42,7 @@ def serve(players: tuple[str, ...], host: str, port: int, queue: int, threads: i
 
     def listening(url: str) -> None:
         for s in served:
-            tell(f"serving {s.name} at most {s.searcher.simulations} simulations a search")
+            tell(f"serving {s.name} at most {s.desk.searcher.simulations} simulations a search")
         tell(f"listening on {url}, schema at {url}/v1/schema")
         if as_json:
             click.echo(json.dumps({"url": url, "models": [s.plain() for s in served]}))
