@@ -209,9 +209,9 @@ class Engine:
         limits, state = parse_go(words), self.board.known()
         if limits.ponder:
             raise ConfigError(NO_PONDER)
+        self._moves = frozenset(self.board.action(state, name) for name in limits.moves)
         for note in (*self.board.notes, *self._notes(limits)):
             self._tell(note)
-        self._moves = frozenset(self.board.action(state, name) for name in limits.moves)
         if state.over:
             moves = self.board.allowed(state)  # any is as good as another where nobody can mate
             self._tell(f"the game is over: {'neither side can mate' if moves else 'no move is legal'}.")

@@ -36,10 +36,10 @@ def seconds_for_move(remaining: float, increment: float, moves_to_go: int, overh
       moves_to_go: 0 where the time must last for the whole game.
       overhead: what a move costs beside its search.
     """
-    usable = max(remaining - overhead, 0.0)
     moves = min(moves_to_go or USUAL_MOVES, USUAL_MOVES)
-    share = usable / moves + 0.75 * max(increment, 0.0)
-    return min(share, usable * (0.8 if moves == 1 else 0.4))
+    # The overhead of the moves to come is set aside; without an increment nothing would pay for it later.
+    share = max(remaining - moves * overhead, 0.0) / moves + 0.75 * max(increment, 0.0)
+    return min(share, max(remaining - overhead, 0.0) * (0.8 if moves == 1 else 0.4))
 
 
 @kernel
