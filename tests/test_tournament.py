@@ -262,7 +262,7 @@ def test_failed_player_voids_its_chunk_and_the_same_tournament_goes_on(tmp_path)
     t = played(tmp_path / "t", TICTACTOE, random_players(TICTACTOE))
     assert without_date(t.rows.values()) == without_date(whole.rows.values())
     table = t.table({"a": 0.0})
-    assert len(table["voids"]) == 1 and "1 attempts were void" in text(table)
+    assert len(table["voids"]) == 1 and "played again (void.jsonl): 1" in text(table)
 
 
 def test_illegal_move_voids_the_chunk_with_the_position(tmp_path):

@@ -273,16 +273,18 @@ def _remarks(table: Row) -> list[str]:
                 f"score {100 * score:.0f} %, {worst[0]['position']}"
             )
         if row["distinct_games"] < row["games"]:
-            found.append(f"{' against '.join(row['players'])}: {row['distinct_games']} different games only")
+            found.append(f"{' against '.join(row['players'])}: different games: {row['distinct_games']} only")
         if row["truncated"]:
-            found.append(f"{' against '.join(row['players'])}: {row['truncated']} games cut at the ply bound")
+            found.append(
+                f"{' against '.join(row['players'])}: games cut at the ply bound: {row['truncated']}"
+            )
     if table["seat_advantage_elo"]:
         elo, low, high = table["seat_advantage_elo"]["0"]
         found.append(f"seat 0 is worth {elo:+.0f} Elo over seat 1, 95 % {low:+.0f}..{high:+.0f}")
     if table["seatings"] > 2:
         found.append("a score is that of one seat against the other player in all others; 50 % where equal")
     if table["voids"]:
-        found.append(f"{len(table['voids'])} attempts were void and were played again; see void.jsonl")
+        found.append(f"void attempts, played again (void.jsonl): {len(table['voids'])}")
     return found
 
 
