@@ -239,40 +239,42 @@ class UciJudge(_Plain):
         super().__init__(wanted.name, game)
         self._player = uci_player(text, game)  # proves the engine, and knows the boards
         self.facts = dict(self._player.settings)
-        import chess.engine
-
-        self._depth = wanted.limits["depth"]
-        self._engine = chess.engine.SimpleEngine.popen_uci(find_program(wanted), timeout=20.0)
-        self._engine.configure({"Threads": 1, "Hash": 16, "UCI_Chess960": bool(self._player.chess960)})
+        self._depth, self._program = wanted.limits["depth"], find_program(wanted)
 
     def action_values(self, states: Array) -> Values:
-        """See Judge."""
+        """See Judge. Every call has a process of its own, which ends with it."""
         import chess.engine
 
         out = self._empty(states)
-        limit = chess.engine.Limit(depth=self._depth, time=self.SECONDS)
-        for i in range(len(states)):
-            board = self._player.board(states[i])
-            legal = self.game.legal(states[i])
-            try:
-                lines = self._engine.analyse(board, limit, multipv=len(legal), game=object())
-            except (chess.engine.EngineError, TimeoutError) as error:
-                raise PlayerError(f"judge {self.name} failed at {board.fen()}: {error or 'late'}.") from error
-            for line in lines:
-                action = self.game.parse_action(states[i], board.uci(line["pv"][0]))
-                share = line["score"].relative.wdl(model="sf", ply=board.ply()).expectation()
-                out[i, action] = 2.0 * share - 1.0
-            shallow = min((line["depth"] for line in lines), default=0) < self._depth
-            if np.isnan(out[i, legal]).any() or shallow and not _decided(lines):
-                raise PlayerError(
-                    f"judge {self.name} did not reach its depth for every move of {board.fen()} "
-                    f"in {self.SECONDS:g} s; give a smaller depth."
-                )
+        try:
+            with chess.engine.SimpleEngine.popen_uci(self._program, timeout=self.SECONDS) as engine:
+                engine.configure({"Threads": 1, "Hash": 16})
+                for i in range(len(states)):
+                    self._analyse(engine, states[i], out[i])
+        except (chess.engine.EngineError, TimeoutError) as error:
+            raise PlayerError(f"judge {self.name} failed: {error or 'late'}.") from error
         return out
 
+    def _analyse(self, engine: Any, state: Any, out: Values) -> None:
+        """Write the value of each legal action of one state."""
+        import chess.engine
+
+        board, legal = self._player.board(state), self.game.legal(state)
+        limit = chess.engine.Limit(depth=self._depth, time=self.SECONDS)
+        lines = engine.analyse(board, limit, multipv=len(legal), game=object())
+        for line in lines:
+            action = self.game.parse_action(state, board.uci(line["pv"][0]))
+            share = line["score"].relative.wdl(model="sf", ply=board.ply()).expectation()
+            out[action] = 2.0 * share - 1.0
+        shallow = min((line["depth"] for line in lines), default=0) < self._depth
+        if np.isnan(out[legal]).any() or (shallow and not _decided(lines)):
+            raise PlayerError(
+                f"judge {self.name} did not reach its depth for every move of {board.fen()} "
+                f"in {self.SECONDS:g} s; give a smaller depth."
+            )
+
     def close(self) -> None:
-        """End the engine."""
-        self._engine.quit()
+        """End the engine that has proved itself."""
         self._player.close()
 
 
