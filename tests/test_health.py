@@ -119,7 +119,7 @@ def test_healthy_games_give_every_metric_and_no_warning():
         assert run.iteration(fair(300, int(rng.integers(99))), value=lambda i: 0.01 * math.sin(i)) == []
         seen |= set(run.values)
     values = {f"calibration_{name}" for name in ("error", "floor", "slope")}
-    assert seen == {"policy_entropy", "target_entropy", "openings", "duplicates", *values}
+    assert seen == {"policy_entropy", "target_entropy", "seat_surprise", "openings", "duplicates", *values}
     assert seen <= set(METRICS)
 
 
@@ -127,8 +127,8 @@ def test_too_few_games_say_nothing():
     """99 games of the worst kind: no rate is told from so few."""
     run = Run(seat_most={"0": 0.0})
     same = {"line": 7, "value": 1.0}
-    assert warned(run, [(0.0, 0.0)] * 40, [(0.0, 0.0)] * 59, [], **same) == []
-    assert set(run.values) <= {"policy_entropy", "target_entropy"}
+    assert warned(run, [(0.0, 0.0)] * 40, [(0.0, 0.0)] * 59, [], **same) == []  # 990 positions
+    assert set(run.values) <= {"policy_entropy", "target_entropy", "seat_surprise"}
 
 
 # Seats.

@@ -199,7 +199,7 @@ class Health:
         values: dict[str, float] = {}
         readings = [
             *self._seats(),
-            *self._surprises(),
+            *self._surprises(values),
             *self._ends(),
             *self._entropies(values),
             *self._calibration(values),
@@ -251,9 +251,11 @@ class Health:
             error = math.sqrt(max(squares[seat] - mean[seat] ** 2, 0) / n)
             yield seat_reading("self-play", seat, float(mean[seat]), error, n, most)
 
-    def _surprises(self) -> Iterator[Reading]:
-        if self.config.seat_surprise:
-            yield from seat_surprises(self._sum("surprise"), self.config.seat_surprise)
+    def _surprises(self, values: dict[str, float]) -> Iterator[Reading]:
+        found = list(seat_surprises(self._sum("surprise"), self.config.seat_surprise))
+        if found:
+            values["seat_surprise"] = max(r.value for r in found)
+        yield from found if self.config.seat_surprise else ()
 
     def _ends(self) -> Iterator[Reading]:
         games = int(self._sum("games"))
@@ -334,9 +336,8 @@ class Health:
         ratio = self.config.loss_ratio
         for head, (total, steps) in self._pool[-1]["losses"].items():
             past, mean = self._losses.setdefault(head, []), total / steps
-            name = f"loss_{head}"
             if ratio and len(past) >= 4:
-                usual = float(np.median(past))
+                usual, name = float(np.median(past)), f"loss_{head}"
                 limit = max(ratio * usual, usual + LEAST_RISE)
                 text = (
                     f"the {head} loss is {mean:.3f} over {steps} steps, where it was {usual:.3f} in the "

@@ -41,6 +41,7 @@ METRICS = {
     "calibration_floor": "what the calibration error would be by chance alone",
     "calibration_slope": "change of the outcome per unit of search value; 1 where values are right",
     "openings": "effective number of positions at ply 8 of games without a random opening",
+    "seat_surprise": "mean surprise of a seat's policy targets over that of the others, the largest",
     "duplicates": "share of positions in the window that repeat another",
     "elo": "rating of the newest measured model against the random start, maximum likelihood",
     "accuracy": "share of judged positions whose game value the raw policy keeps",
