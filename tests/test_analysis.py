@@ -195,7 +195,7 @@ def test_tree_is_kept_where_the_position_follows():
 
 
 def test_tree_is_kept_over_a_chance_node():
-    made, kept = analyst(DICE), []
+    made, kept = analyst(DICE, settings=PlaySettings(c_puct=1000)), []  # every action gets its share
     for line in made.analyse(DICE.initial_state(), simulations=2000).lines:
         state = after(DICE, *line.actions)
         for outcome, _ in DICE.chance(state):
