@@ -227,7 +227,11 @@ def test_entropy_is_a_share_of_the_log_of_the_legal_moves():
 
 
 def test_target_entropy_is_over_the_same_logs():
+    """A forced move has no target, and so no share in the mean log either."""
     run = Run()
+    forced = np.zeros((30, 9), bool)
+    forced[:, 2] = True
+    run.health.probe(np.zeros((30, 9)), forced)
     run.iteration(fair(100), policy=[0.5, 0.5])
     assert run.values["target_entropy"] == pytest.approx(math.log(2) / math.log(9), rel=1e-3)
 
