@@ -187,7 +187,8 @@ class Engine:
     def _ready(self) -> Analyst:
         """Return the analyst; a new one has compiled its kernels and warmed its network."""
         if self._analyst is None:
-            self._tell("warming up; compiling takes minutes, but the first time only.")
+            # Not in the protocol: some programs expect nothing but `readyok` here.
+            print("zeroloop: warming up; compiling takes minutes, the first time only.", file=sys.stderr)
             megabytes = self.values["Hash"]
             cache = min(32, megabytes // 4)
             made = Analyst(
