@@ -10,8 +10,10 @@ import pytest
 from tests.material import CUT_TREE, ORDERS, TICTACTOE, Scripted, highest, lowest, turns
 from tests.toy_games import COIN_FLIP, MOVE_TWICE, THREE_WAY_VOTE, WIN_NOW
 from zeroloop.errors import ConfigError, PlayerError
-from zeroloop.games.game import TERMINAL
+from zeroloop.games import make
+from zeroloop.games.game import CHANCE, TERMINAL
 from zeroloop.match import MatchResult, drawn_openings, joined, openings, play_match
+from zeroloop.players import parse
 from zeroloop.rating import elo_from_score, score_interval
 
 
@@ -243,6 +245,32 @@ def test_same_dice_are_rolled_in_all_seatings_of_an_opening():
         assert len(np.unique(result.plies[mine])) == 1
     ends = [play(CUT_TREE, lowest, lowest, starts, seed=s).points for s in (9, 10)]
     assert (ends[0] != ends[1]).any(), "another seed must roll other dice"
+
+
+def test_games_of_an_opening_keep_their_dice_when_their_turns_take_different_plies():
+    game = make("backgammon")
+    starts = openings(game, 6, 1, seed=2)
+    result = play_match(game, parse("minimax:1", game), parse("random", game, seed=4), starts=starts, seed=5)
+    drifted = 0
+    for k in range(6):
+        (first, when), (second, then) = (
+            rolls_of(game, starts[k], result.moves[g]) for g in np.flatnonzero(result.opening == k)
+        )
+        n = min(len(first), len(second))
+        assert first[:n] == second[:n] and n > 5
+        drifted += when[:n] != then[:n]
+    assert drifted == 6
+
+
+def rolls_of(game, start, moves):
+    """Return the chance outcomes among the moves, and their plies."""
+    state, found, plies = start.copy(), [], []
+    for ply, move in enumerate(moves):
+        if game.rules["to_play"](state) == CHANCE:
+            found.append(int(move))
+            plies.append(ply)
+        game.play(state, int(move))
+    return found, plies
 
 
 def test_dice_differ_between_openings_and_follow_their_probabilities():

@@ -236,7 +236,7 @@ def play_match(
     states = np.repeat(starts, seats)
     seat = np.tile(np.arange(seats, dtype=np.int32), k)
     opening = np.repeat(np.arange(k, dtype=np.int32) + first_opening, seats)
-    plies = np.zeros(len(states), np.int32)
+    plies, rolls = np.zeros(len(states), np.int32), np.zeros(len(states), np.int32)
     live = np.ones(len(states), bool)
     legal = np.zeros(max(game.max_legal, game.max_chance), np.int32)
     chance = np.zeros(max(game.max_chance, 1), np.float32)
@@ -245,7 +245,7 @@ def play_match(
     sides = (first, second)
     with ThreadPoolExecutor(2) as pool:
         while live.any():
-            roll(game, np.uint64(seed), states, opening, plies, live, legal, chance, mover, record)
+            roll(game, np.uint64(seed), states, opening, plies, rolls, live, legal, chance, mover, record)
             live &= (mover != TERMINAL) & (plies < game.max_plies)
             if progress is not None:
                 progress(int((~live).sum()), len(live))
@@ -296,18 +296,23 @@ def play_moves(game, states, rows, actions, legal, plies, record):
 
 
 @kernel
-def roll(game, seed, states, opening, plies, live, legal, chance, mover, record):
-    """Play the chance outcomes that games wait for, keyed by opening and ply, and say who is to move."""
+def roll(game, seed, states, opening, plies, rolls, live, legal, chance, mover, record):
+    """Play the chance outcomes that games wait for and say who is to move.
+
+    The n-th roll of a game is keyed by opening and n, not by ply: games of one opening keep the same dice
+    when one of them has spent more plies on its turns.
+    """
     max_plies = record.shape[1]
     for b in range(states.shape[0]):
         state = states[b]
         while to_play(game, state) == CHANCE and live[b] and plies[b] < max_plies:
             k = chance_outcomes(game, state, legal, chance)
-            u = draws.uniform(seed, draws.CHANCE, opening[b], plies[b], 0)
+            u = draws.uniform(seed, draws.CHANCE, opening[b], rolls[b], 0)
             outcome = legal[draws.pick(chance, k, u)]
             apply_action(game, state, outcome)
             record[b, plies[b]] = outcome
             plies[b] += 1
+            rolls[b] += 1
         mover[b] = to_play(game, state)
 
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 import safetensors.torch
 import torch
+import yaml
 from safetensors import SafetensorError
 
 from . import configfile, model
@@ -39,7 +40,14 @@ from .games.game import Game
 Array = npt.NDArray[Any]
 CHECKPOINT_FORMAT = 1
 
-VOLATILE = ("budget.", "evaluate.", "promote.", "run.checkpoint_iterations", "run.keep_checkpoints")
+VOLATILE = (
+    "budget.",
+    "evaluate.",
+    "promote.",
+    "health.",
+    "run.checkpoint_iterations",
+    "run.keep_checkpoints",
+)
 """Keys that may change when a run goes on; the rest is fixed at its start."""
 
 
@@ -100,7 +108,7 @@ class Run:
             "game": self.game.id,
             "rules_identity": rules_identity(self.game),
             "observation_version": self.game.observation.version,
-            "config_hash": _fixed_hash(self.config),
+            "config_hash": _fixed_hash(configfile.to_plain(self.config)),
             "versions": _versions(),
             "python": sys.version.split()[0],
         }
@@ -131,7 +139,9 @@ class Run:
         if self.config.run.deterministic:
             self._check_versions(about["versions"])
         stored = stored_config(self.folder)
-        if _fixed_hash(stored) != about["config_hash"]:
+        text = (self.folder / "config.yaml").read_text(encoding="utf-8")
+        # Of the keys that the file names: a key that is younger than the run has its default there.
+        if _fixed_hash(yaml.safe_load(text)) != about["config_hash"]:
             raise ResumeError(
                 f"{self.folder / 'config.yaml'} is not what the run was started with; only "
                 f"{', '.join(v.rstrip('.') for v in VOLATILE)} may change. Undo the edit, or start a new run."
@@ -218,15 +228,15 @@ class Run:
         self._lock.release()
 
 
-def _fixed_hash(config: Config) -> str:
+def _fixed_hash(plain: dict[str, dict[str, Any]]) -> str:
     """Return the hash of all that may not change while a run goes on."""
-    plain = {
+    fixed = {
         f"{section}.{key}": value
-        for section, keys in configfile.to_plain(config).items()
+        for section, keys in plain.items()
         for key, value in keys.items()
         if not f"{section}.{key}".startswith(VOLATILE)
     }
-    return sha256(json.dumps(plain, sort_keys=True).encode())
+    return sha256(json.dumps(fixed, sort_keys=True).encode())
 
 
 def _versions() -> dict[str, str]:

@@ -57,6 +57,7 @@ def train_session(folder: pathlib.Path, config: Config, preflight: bool) -> dict
             "iteration": outcome.iteration,
             "seconds": outcome.seconds,
             "champion": outcome.champion,
+            "warnings": outcome.warnings,
         }
     finally:
         run.close()

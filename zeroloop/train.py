@@ -495,7 +495,8 @@ class _Loop:
         for name in RESTORED:
             setattr(self, name, state[name])
         self._before, self.evaluate_seconds = state["seconds"], state["evaluate_seconds"]
-        self.health.restore(state["health"])
+        if "health" in state:  # a run that is older than its warnings begins them here
+            self.health.restore(state["health"])
         for name, text in self.health.active.items():
             self.report("warning", {"warning": name, "state": "begins", "text": text})
         if deterministic:
