@@ -316,7 +316,7 @@ def test_searches_share_batches_and_evaluations_ride_along():
     found, batches = on_server(script, served)
     assert all(status == 200 for status, *_ in found)
     # Alone they would need one for each evaluation and up to 33 for each search.
-    assert batches < 3 * 33 + 10
+    assert batches < 33 + 15
 
 
 def test_a_full_queue_is_told_and_what_was_taken_is_answered():
