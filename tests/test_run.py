@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from tests.material import TICTACTOE, small_config
 from zeroloop import files
@@ -22,6 +23,7 @@ from zeroloop.evaluator.choice import shapes_of
 from zeroloop.files import DirectoryLock, pack, sha256, unpack, write_directory, write_file
 from zeroloop.networks import build
 from zeroloop.run import (
+    VOLATILE,
     Checkpoint,
     Run,
     checkpoint_names,
@@ -557,3 +559,24 @@ def test_folders_may_have_any_name(tmp_path):
     run.checkpoint(checkpoint(1))
     assert_same(checkpoint(1), run.restore())
     run.close()
+
+
+def test_a_run_that_is_older_than_a_key_goes_on_with_its_default(opened, tmp_path):
+    opened().close()
+    config, about = tmp_path / "run" / "config.yaml", tmp_path / "run" / "run.json"
+    plain = yaml.safe_load(config.read_text())
+    del plain["selfplay"]["hard_positions"]
+    fixed = {
+        f"{section}.{key}": value
+        for section, keys in plain.items()
+        for key, value in keys.items()
+        if not f"{section}.{key}".startswith(VOLATILE)
+    }
+    digest = sha256(json.dumps(fixed, sort_keys=True).encode())
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"config_hash": digest}))
+    config.write_text(yaml.safe_dump(plain))
+    opened().close()
+    plain["selfplay"]["games"] += 1
+    config.write_text(yaml.safe_dump(plain))
+    with pytest.raises(ResumeError, match="not what the run was started with"):
+        opened()

@@ -315,6 +315,16 @@ class _Loop:
             self.past.append(name)
         return name, network
 
+    def _enter_past(self) -> None:
+        """Enter earlier models that the registry does not know, for the run was moved, or is older."""
+        lineage = Lineage(run=str(self.run.folder.resolve()))
+        with Registry(self.run.folder.parent) as registry:
+            known = {row["hash"] for row in registry.models(self.game.id)}
+            for name in self.past:
+                path = self.run.models / f"{name}.safetensors"
+                if name not in known and path.exists():
+                    registry.add(name, self.game, self.config.game.name, path, lineage)
+
     def _enter(self, name: str) -> None:
         lineage = Lineage(
             run=str(self.run.folder.resolve()),
@@ -511,6 +521,7 @@ class _Loop:
         kept = self._read_log(state["window_offset"], state["log_size"])
         self.collector.restore(found.groups, state["labels"], kept)
         self._tell(f"resumed at iteration {self.iteration}, {self.replay.total} positions", kept)
+        self._enter_past()
 
     def _begin(self) -> None:
         """Start a run; games that a session finished before its first checkpoint are kept.
