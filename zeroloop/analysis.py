@@ -30,6 +30,9 @@ SLICE = 256
 network, and a tree of nothing else would never come back."""
 MOST_VISITS = 1 << 23
 """Of a root: float32 sums of values stop growing at twice as many."""
+SLOW_BATCHES = 0.995
+"""How long slow batches are remembered, as a factor a batch: a busy machine stops a search now and then, and a
+search with little time should expect that."""
 LONGEST_LINE = 64
 """Actions of a principal variation that are told."""
 
@@ -165,6 +168,7 @@ class Analyst:
         )
         self._planted = False
         self._searches = 0
+        self._batch = 0.0  # seconds of the slowest batch lately
         self._words = self._forest.trees.states[0].view(np.uint64).reshape(self.max_nodes + 1, -1)
         self._variations = np.zeros((max(game.max_legal, game.max_chance), LONGEST_LINE), np.int32)
         self._lengths = np.zeros(len(self._variations), np.int32)
@@ -190,8 +194,8 @@ class Analyst:
     ) -> Analysis:
         """Search the position until a limit is reached, `stop()` is true or the tree has all its visits.
 
-        The root is always evaluated, however short the time. A time limit is kept to within one batch of
-        the network; the search ends when the next batch would probably end too late.
+        The root is always evaluated, however short the time. The search ends when a batch as slow as the
+        slowest lately would end too late.
 
         Args:
           state: a seat is to move. Not modified.
@@ -218,7 +222,8 @@ class Analyst:
                 forest.absorb(self._evaluator.result(self._evaluator.submit(leaves)))
             now = self.clock()
             visits, finished = int(t.nodes["visit_count"][0, 0]), int(t.trees["finished"][0])
-            late = seconds > 0 and 2 * now - before - start > seconds
+            self._batch = max(now - before, SLOW_BATCHES * self._batch)
+            late = seconds > 0 and now - start + min(self._batch, seconds / 2) > seconds
             if visits and (finished >= goal or visits >= MOST_VISITS or late or stop()):
                 return self._told(start, rows)
             if report is not None and now - told >= self.every and visits:
