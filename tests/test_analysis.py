@@ -140,6 +140,27 @@ def test_time_limit_ends_before_the_next_batch_would_be_late():
     assert found.seconds == pytest.approx(0.5, abs=0.03) and found.simulations > 100
 
 
+def test_slow_batches_are_expected_for_a_while():
+    """A machine that stops the search for 40 ms every 20th time it looks at the clock."""
+
+    class Busy(Clock):
+        looks = 0
+
+        def __call__(self):
+            self.looks += 1
+            self.now += 0.04 if self.looks % 20 == 0 else 0.001
+            return self.now
+
+    clock = Busy(0)
+    made = analyst(TICTACTOE, clock=clock)
+    over = []
+    for _ in range(20):
+        began = clock.now
+        made.analyse(TICTACTOE.initial_state(), seconds=0.3)
+        over.append(clock.now - began - 0.3)
+    assert max(over[1:]) < 0.005 and min(over) > -0.1
+
+
 def test_stop_is_asked_after_each_batch_and_the_root_is_evaluated_first():
     found = analyst(TICTACTOE).analyse(TICTACTOE.initial_state(), stop=lambda: True)
     assert (found.simulations, found.evaluations) == (0, 1)

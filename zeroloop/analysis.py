@@ -31,8 +31,10 @@ network, and a tree of nothing else would never come back."""
 MOST_VISITS = 1 << 23
 """Of a root: float32 sums of values stop growing at twice as many."""
 SLOW_BATCHES = 0.995
-"""How long slow batches are remembered, as a factor a batch: a busy machine stops a search now and then, and a
-search with little time should expect that."""
+"""How long slow batches are remembered, as a factor a batch: a busy machine stops a search now and then, and
+a search with little time should expect that."""
+SLOWEST_BATCH = 0.1
+"""Seconds of a batch that are remembered at most: the first one may have compiled for minutes."""
 LONGEST_LINE = 64
 """Actions of a principal variation that are told."""
 
@@ -175,7 +177,7 @@ class Analyst:
 
     def forget(self) -> None:
         """Drop the tree and the evaluations, as before the first search."""
-        self._planted, self._searches = False, 0
+        self._planted, self._searches, self._batch = False, 0, 0.0
         self._forest.clear_cache()
 
     @property
@@ -222,7 +224,7 @@ class Analyst:
                 forest.absorb(self._evaluator.result(self._evaluator.submit(leaves)))
             now = self.clock()
             visits, finished = int(t.nodes["visit_count"][0, 0]), int(t.trees["finished"][0])
-            self._batch = max(now - before, SLOW_BATCHES * self._batch)
+            self._batch = max(min(now - before, SLOWEST_BATCH), SLOW_BATCHES * self._batch)
             late = seconds > 0 and now - start + min(self._batch, seconds / 2) > seconds
             if visits and (finished >= goal or visits >= MOST_VISITS or late or stop()):
                 return self._told(start, rows)
