@@ -66,6 +66,11 @@ class Session:
         self.send(*lines, "isready")
         return self.until("readyok")[:-1]
 
+    def told(self, *lines):
+        """Send lines and return all up to the first information for people."""
+        self.send(*lines)
+        return self.until("info string")
+
     def go(self, *lines):
         self.send(*lines)
         return self.until("bestmove")
@@ -113,6 +118,17 @@ def test_options_out_of_range_or_unknown_are_refused_in_a_sentence(session):
     assert "without Chess960" in session.ask("setoption name UCI_Chess960 value true")[0]
     assert session.ask("setoption name move overhead value 30") == []  # names know no case
     assert session.ask("setoption name Clear Hash") == []
+
+
+def test_hash_that_the_machine_has_not_is_refused_and_the_old_one_stays(session, monkeypatch):
+    def none_left(*args, **options):
+        raise MemoryError
+
+    monkeypatch.setattr("zeroloop.uci.Analyst", none_left)
+    assert "set less" in session.told("setoption name Hash value 60000")[0]
+    monkeypatch.undo()
+    assert session.ask("setoption name Hash value 64") == []
+    assert move_of(session.go("go nodes 5")) != "(none)"
 
 
 def test_words_before_a_command_are_skipped_and_garbage_is_told(session):
@@ -453,15 +469,21 @@ def test_python_chess_refuses_chess960_with_a_model_of_usual_chess(program):
         program.play(board, chess_engine.Limit(nodes=5))
 
 
-def test_quit_end_of_input_and_wrong_models_end_the_program(stored):
-    for lines in ("uci\nisready\nquit\n", "uci\nisready\ngo infinite\n"):
-        done = subprocess.run(command(stored), input=lines, capture_output=True, text=True, timeout=PATIENT)
-        assert done.returncode == 0 and "readyok" in done.stdout.splitlines()
-        known = ("id ", "option ", "uciok", "info ", "readyok", "bestmove ")
-        assert all(line.startswith(known) for line in done.stdout.splitlines())
-        assert "Traceback" not in done.stderr
-    done = subprocess.run(command("demo:connect4"), input="", capture_output=True, text=True, timeout=PATIENT)
-    assert done.returncode == 1 and "connect4" in done.stderr and not done.stdout
+def test_end_of_input_ends_the_program_and_nothing_else_is_on_its_standard_output(stored):
+    lines = "uci\nisready\ngo infinite\n"
+    done = subprocess.run(command(stored), input=lines, capture_output=True, text=True, timeout=PATIENT)
+    assert done.returncode == 0 and "readyok" in done.stdout.splitlines()
+    known = ("id ", "option ", "uciok", "info ", "readyok", "bestmove ")
+    assert all(line.startswith(known) for line in done.stdout.splitlines())
+    assert done.stdout.splitlines()[-1].startswith("bestmove ") and "Traceback" not in done.stderr
+
+
+def test_program_refuses_a_model_of_another_game_by_name():
+    answer = subprocess.run(
+        command("demo:connect4"), input="", capture_output=True, text=True, timeout=PATIENT
+    )
+    assert answer.returncode == 1 and not answer.stdout
+    assert "demo:connect4 plays connect4" in answer.stderr and len(answer.stderr.splitlines()) == 1
 
 
 def test_model_of_another_game_is_refused():

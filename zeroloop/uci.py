@@ -175,12 +175,14 @@ class Engine:
         if option.kind == "button":
             self._ucinewgame(words, received)
             return
-        self.values[option.name] = option.parse(value)
+        number = option.parse(value)
         if option.name == "Hash":
             self._analyst = None
+            self._made(number)  # refused here, and not where the next search would need it
         elif option.name == "UCI_Chess960":
             self.board = Board(self.model.game)
-            self.board.chess960 = bool(self.values[option.name])
+            self.board.chess960 = bool(number)
+        self.values[option.name] = number
 
     # --- the search --------------------------------------------------------------------------------
 
@@ -189,14 +191,7 @@ class Engine:
         if self._analyst is None:
             # Not in the protocol: some programs expect nothing but `readyok` here.
             print("zeroloop: warming up; compiling takes minutes, the first time only.", file=sys.stderr)
-            megabytes = self.values["Hash"]
-            cache = min(32, megabytes // 4)
-            made = Analyst(
-                self.model,
-                choice=self.choice,
-                settings=PlaySettings(cache_megabytes=cache),
-                max_nodes=nodes_within(self.model.game, megabytes - cache),
-            )
+            made = self._made(self.values["Hash"])
             board = Board(self.model.game)
             for moves in ([], ["e2e4"]):
                 board.set(["startpos", "moves", *moves])
@@ -205,6 +200,16 @@ class Engine:
             made.forget()
             self._analyst = made
         return self._analyst
+
+    def _made(self, megabytes: int) -> Analyst:
+        """Return a new analyst of this memory; ConfigError where the machine has not as much."""
+        cache = min(32, megabytes // 4)
+        nodes = nodes_within(self.model.game, megabytes - cache)
+        settings = PlaySettings(cache_megabytes=cache)
+        try:
+            return Analyst(self.model, choice=self.choice, settings=settings, max_nodes=nodes)
+        except MemoryError as error:
+            raise ConfigError(f"Hash is {megabytes} MB, more than this machine gives; set less.") from error
 
     def _go(self, words: list[str], received: float) -> None:
         limits, state = parse_go(words), self.board.known()
