@@ -7,7 +7,8 @@ import sys
 
 import numpy as np
 
-from zeroloop.match import openings, play_match
+from zeroloop.match import play_match
+from zeroloop.openings import openings
 from zeroloop.players import parse
 from zeroloop.players.solvers import solver_for
 

@@ -13,8 +13,9 @@ import time
 import numpy as np
 
 from zeroloop.analysis import Analyst
-from zeroloop.match import openings, play_match
+from zeroloop.match import play_match
 from zeroloop.model import find, load
+from zeroloop.openings import openings
 
 
 class Side:

@@ -11,7 +11,8 @@ import sys
 import numpy as np
 
 from zeroloop.games import make
-from zeroloop.match import openings, play_match
+from zeroloop.match import play_match
+from zeroloop.openings import openings
 from zeroloop.players import parse_all
 
 first, second, games = sys.argv[1], sys.argv[2], int(sys.argv[3])

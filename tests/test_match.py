@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from hashlib import sha256
 
 import numpy as np
 import pytest
 
 from tests.material import CUT_TREE, ORDERS, TICTACTOE, Scripted, highest, lowest, turns
 from tests.toy_games import COIN_FLIP, MOVE_TWICE, THREE_WAY_VOTE, WIN_NOW
-from zeroloop.errors import ConfigError, PlayerError
+from zeroloop.errors import BackendError, ConfigError, PlayerError
 from zeroloop.games import make
 from zeroloop.games.game import CHANCE, TERMINAL
-from zeroloop.match import MatchResult, drawn_openings, joined, openings, play_match
-from zeroloop.players import parse
+from zeroloop.match import MatchResult, joined, play_match
+from zeroloop.openings import drawn_openings, openings
+from zeroloop.players import PlaySettings, SearchPlayer, parse
 from zeroloop.rating import elo_from_score, score_interval
+from zeroloop.search.forest import Evaluation
 
 
 def starts_of(game, n):
@@ -319,6 +322,69 @@ def test_truncated_games_count_as_the_middle_of_the_scale():
     np.testing.assert_allclose(result.scores[cut], 0.5, atol=1e-6)
     assert (result.plies[cut] == CUT_TREE.max_plies).all()
     assert (result.plies[~cut] <= CUT_TREE.max_plies).all()
+
+
+# --- two searching players ----------------------------------------------------------------------
+
+
+class Hashed:
+    """An evaluator whose answer is a function of each state alone."""
+
+    def __init__(self, game, salt):
+        self.game, self.salt = game, salt
+
+    def submit(self, leaves):
+        n, width = leaves.legal.shape
+        seeds = [int(sha256(bytes([self.salt]) + s.tobytes()).hexdigest()[:8], 16) for s in leaves.states[:n]]
+        rows = [np.random.default_rng(seed).random(width + self.game.num_players) for seed in seeds]
+        answer = np.array(rows, np.float32)
+        return Evaluation(answer[:, :width] * 3, answer[:, width:] - 0.5)
+
+    def result(self, ticket):
+        return ticket
+
+
+def searcher(game, salt, batch, simulations=12):
+    settings = PlaySettings(batch=batch, cache_megabytes=0)
+    return SearchPlayer(game, Hashed(game, salt), simulations, name=f"s{salt}", seed=salt, settings=settings)
+
+
+class Apart:
+    """The same player, of which a match knows nothing but `choose`."""
+
+    def __init__(self, player):
+        self.name, self.choose = player.name, player.choose
+
+
+@pytest.mark.parametrize("game", [TICTACTOE, CUT_TREE], ids=lambda g: g.id)
+@pytest.mark.parametrize("batch", [3, 64])
+def test_two_searching_players_play_the_same_games_side_by_side_as_in_rounds(game, batch):
+    starts = openings(game, 12, 2, seed=1)
+    together = play_match(game, searcher(game, 1, batch), searcher(game, 2, batch), starts=starts, seed=3)
+    apart = play_match(game, Apart(searcher(game, 1, 1)), Apart(searcher(game, 2, 64)), starts=starts, seed=3)
+    assert [m.tolist() for m in together.moves] == [m.tolist() for m in apart.moves]
+    np.testing.assert_array_equal(together.points, apart.points)
+    assert together.truncated == apart.truncated
+
+
+def test_a_network_that_fails_ends_the_match_and_the_player_can_play_again():
+    class Failing(Hashed):
+        asked = 0
+
+        def submit(self, leaves):
+            self.asked += 1
+            if self.asked == 5:
+                raise BackendError("the device is gone.")
+            return super().submit(leaves)
+
+    first, second = searcher(TICTACTOE, 1, 64), searcher(TICTACTOE, 2, 64)
+    starts = openings(TICTACTOE, 8, 2, seed=1)
+    wanted = play_match(TICTACTOE, first, second, starts=starts)
+    second.evaluator = Failing(TICTACTOE, 2)
+    with pytest.raises(BackendError, match="the device is gone"):
+        play_match(TICTACTOE, first, second, starts=starts)
+    found = play_match(TICTACTOE, first, second, starts=starts)
+    np.testing.assert_array_equal(found.points, wanted.points)
 
 
 # --- the result ---------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ from tests.games.trails_slow import game as trails
 from zeroloop.errors import ConfigError, InvalidState
 from zeroloop.games import CHANCE, make
 from zeroloop.games.backgammon import position_id
-from zeroloop.match import drawn_openings, play_match
+from zeroloop.match import play_match
 from zeroloop.notation import check_row, formats_for, mat, pgn, record, replay, san, sgf, walk
+from zeroloop.openings import drawn_openings
 from zeroloop.players.random import RandomPlayer
 
 DATE = "2026.01.31"

@@ -17,7 +17,7 @@ from . import draws
 from .errors import InvalidState, StoreError
 from .files import pack, unpack, write_file
 from .games.game import Game
-from .match import draw_opening
+from .openings import draw_opening
 from .players import Player, SearchPlayer
 from .players.solvers import ILLEGAL, Solver, solver_for
 from .rating import Interval, wilson

@@ -14,21 +14,24 @@ import numpy.typing as npt
 
 from . import draws
 from .compiled import kernel
-from .errors import ConfigError, PlayerError
+from .errors import PlayerError
 from .games.game import (
     CHANCE,
     TERMINAL,
     Game,
     apply_action,
     chance_outcomes,
-    initial,
     legal_actions,
     to_play,
 )
-from .players import Player
+from .players import Player, SearchPlayer
 from .rating import Interval, elo_from_score, normalised_score, score_interval
 
 Array = npt.NDArray[Any]
+
+
+Progress = Callable[[int, int], None]
+"""Called with (games finished, games)."""
 
 
 class MatchResult(NamedTuple):
@@ -128,91 +131,6 @@ class MatchResult(NamedTuple):
         }
 
 
-class Openings(NamedTuple):
-    """k distinct openings and how they came about."""
-
-    states: Array
-    """`state_dtype [k]`: where the players take over."""
-    initial: Array
-    """`state_dtype [k]`: where the game began."""
-    moves: tuple[npt.NDArray[np.int32], ...]
-    """k arrays: the random actions and chance outcomes between."""
-
-
-@kernel
-def draw_opening(game, seed, number, attempt, plies, begin, state, legal, chance, played):
-    """Play `plies` random decisions from `begin`; return all plies made, -1 where no seat is to move then.
-
-    Args:
-      begin, state: filled. played: `i4 [max_plies + 1]`, the actions and chance outcomes.
-    """
-    key = int(draws.bits(seed, draws.INITIAL, number, 0, attempt) >> np.uint64(1))
-    initial(game, begin, key)
-    initial(game, state, key)
-    made, step = 0, 0
-    while step < played.shape[0]:
-        mover = to_play(game, state)
-        if mover == TERMINAL:
-            return -1
-        if mover != CHANCE and made == plies:
-            return step
-        u = draws.uniform(seed, draws.OPENING, number, step, attempt)
-        if mover == CHANCE:
-            k = chance_outcomes(game, state, legal, chance)
-            pick = draws.pick(chance, k, u)
-        else:
-            k = legal_actions(game, state, legal)
-            pick = min(int(u * k), k - 1)
-            made += 1
-        played[step] = legal[pick]
-        step += 1
-        apply_action(game, state, legal[pick])
-    return -1
-
-
-def openings(game: Game, count: int, plies: int, seed: int) -> Array:
-    """Return `state_dtype [count]`: the states of `drawn_openings`."""
-    return drawn_openings(game, count, plies, seed).states
-
-
-def drawn_openings(game: Game, count: int, plies: int, seed: int) -> Openings:
-    """Draw distinct positions after 1 to `plies` random plies, all undecided, with the moves to them.
-
-    Longer openings are taken only when the shorter ones are used up.
-
-    Raises:
-      ConfigError: the game does not offer so many.
-    """
-    found: dict[bytes, tuple[Array, Array, npt.NDArray[np.int32]]] = {}
-    width = max(game.max_legal, game.max_chance)
-    legal, chance = np.zeros(width, np.int32), np.zeros(max(game.max_chance, 1), np.float32)
-    played = np.zeros(game.max_plies + 1, np.int32)
-    longest, failures, attempt = plies, 0, 0
-    while len(found) < count:
-        begin, state = game.states(1), game.states(1)
-        number = len(found)
-        length = 1 + draws.integer(np.uint64(seed), draws.OPENING, number, 1 << 20, attempt, longest)
-        steps = draw_opening(
-            game, np.uint64(seed), number, attempt, int(length), begin[0], state[0], legal, chance, played
-        )
-        attempt += 1
-        if steps >= 0 and state.tobytes() not in found:
-            found[state.tobytes()] = state, begin, played[:steps].copy()
-            failures = attempt = 0
-            continue
-        failures += 1
-        if failures == 300:
-            failures, longest = 0, longest + 1
-            if longest > game.max_plies:
-                raise ConfigError(
-                    f"{game.id} has only about {len(found)} distinct openings, but {count} were asked for; "
-                    f"ask for at most {len(found) * game.num_players} games."
-                )
-    states, initials, moves = zip(*found.values(), strict=True) if found else ((), (), ())
-    none = game.states(0)
-    return Openings(np.concatenate([none, *states]), np.concatenate([none, *initials]), tuple(moves))
-
-
 def play_match(
     game: Game,
     first: Player,
@@ -221,51 +139,133 @@ def play_match(
     starts: Array,
     seed: int = 0,
     first_opening: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> MatchResult:
     """Play every start once for each seat of the first side; dice are the same in all seatings of a start.
 
     Args:
       starts: `state_dtype [k]`, see `openings`. first_opening: number of the first one, for keys.
-      progress: called with (games finished, games).
 
     Raises:
       PlayerError: a player failed or chose an illegal action; the match is void.
     """
-    seats, k = game.num_players, len(starts)
-    states = np.repeat(starts, seats)
-    seat = np.tile(np.arange(seats, dtype=np.int32), k)
-    opening = np.repeat(np.arange(k, dtype=np.int32) + first_opening, seats)
-    plies, rolls = np.zeros(len(states), np.int32), np.zeros(len(states), np.int32)
-    live = np.ones(len(states), bool)
-    legal = np.zeros(max(game.max_legal, game.max_chance), np.int32)
-    chance = np.zeros(max(game.max_chance, 1), np.float32)
-    mover = np.zeros(len(states), np.int32)
-    record = np.zeros((len(states), game.max_plies), np.int32)  # untouched pages cost no memory
+    table = _Table(game, starts, seed, first_opening)
     sides = (first, second)
+    report = progress or (lambda finished, games: None)
     with ThreadPoolExecutor(2) as pool:
-        while live.any():
-            roll(game, np.uint64(seed), states, opening, plies, rolls, live, legal, chance, mover, record)
-            live &= (mover != TERMINAL) & (plies < game.max_plies)
-            if progress is not None:
-                progress(int((~live).sum()), len(live))
-            jobs = []
-            for side, player in enumerate(sides):
-                mine = np.flatnonzero(live & ((mover == seat) == (side == 0)))
-                if len(mine):
-                    keys = opening[mine].astype(np.uint64)
-                    jobs.append((player, mine, pool.submit(player.choose, states[mine], keys, plies[mine])))
-            for player, mine, job in jobs:
-                actions = _answer(player, job.result(), len(mine))
-                illegal = play_moves(game, states, mine, actions, legal, plies, record)
-                if illegal >= 0:
-                    raise PlayerError(
-                        f"{player.name} chose action {actions[illegal]} in position "
-                        f"{game.position(states[mine[illegal]])} of {game.id}, "
-                        "which is not legal. The match is void; no move was substituted."
-                    )
-    moves = tuple(row[:count].copy() for row, count in zip(record, plies, strict=True))
-    return _result(game, (first.name, second.name), states, seat, opening, plies, moves, mover)
+        if isinstance(first, SearchPlayer) and isinstance(second, SearchPlayer) and first is not second:
+            _by_ticks(table, (first, second), pool, report)
+        else:
+            _by_rounds(table, sides, pool, report)
+    return table.result((first.name, second.name))
+
+
+def _by_rounds(
+    table: _Table, sides: tuple[Player, Player], pool: ThreadPoolExecutor, report: Progress
+) -> None:
+    """Let both sides choose in all games at once, one thread each, until every game is over."""
+    while len(rows := table.turn(table.games)):
+        report(table.finished, len(table.games))
+        jobs = []
+        for side, player in enumerate(sides):
+            mine = table.of_side(rows, side)
+            if len(mine):
+                jobs.append((player, mine, pool.submit(player.choose, *table.asked(mine))))
+        for player, mine, job in jobs:
+            table.play(player, mine, _answer(player, job.result(), len(mine)))
+    report(table.finished, len(table.games))
+
+
+def _by_ticks(
+    table: _Table, sides: tuple[SearchPlayer, SearchPlayer], pool: ThreadPoolExecutor, report: Progress
+) -> None:
+    """Tick both networks' searches side by side; a game goes to the other side as soon as its search ends.
+
+    So batches stay full, and what is in a batch follows from the games alone, not from the clock.
+    """
+    streams = [player.stream(len(table.games)) for player in sides]
+    rows = table.turn(table.games, forced=True)
+    while table.finished < len(table.games):
+        jobs = []
+        for side, (player, stream) in enumerate(zip(sides, streams, strict=True)):
+            mine = table.of_side(rows, side)
+            stream.add(mine, *table.asked(mine))
+            if stream.busy:
+                jobs.append((player, pool.submit(stream.tick)))
+        ended = [table.games[:0]]
+        for player, job in jobs:
+            mine, found = job.result()
+            if found is not None:
+                table.play(player, mine, found.action.astype(np.int64))
+                ended.append(mine)
+        rows = table.turn(np.concatenate(ended), forced=True)
+        if len(ended) > 1:
+            report(table.finished, len(table.games))
+
+
+class _Table:
+    """The games of a match while they are played."""
+
+    def __init__(self, game: Game, starts: Array, seed: int, first_opening: int) -> None:
+        seats, k = game.num_players, len(starts)
+        self.game, self._seed = game, np.uint64(seed)
+        self.states = np.repeat(starts, seats)
+        self.games = np.arange(len(self.states))
+        self._seat = np.tile(np.arange(seats, dtype=np.int32), k)
+        self._opening = np.repeat(np.arange(k, dtype=np.int32) + first_opening, seats)
+        self._plies, self._rolls, self._mover = (np.zeros(len(self.states), np.int32) for _ in range(3))
+        self._record = np.zeros(
+            (len(self.states), game.max_plies), np.int32
+        )  # untouched pages cost no memory
+        self._legal = np.zeros(max(game.max_legal, game.max_chance), np.int32)
+        self._chance = np.zeros(max(game.max_chance, 1), np.float32)
+        self._live = np.ones(len(self.states), bool)
+
+    @property
+    def finished(self) -> int:
+        """Games that are over, or were cut at the ply bound."""
+        return int((~self._live).sum())
+
+    def turn(self, rows: Array, forced: bool = False) -> Array:
+        """Roll the dice that these games wait for, play moves without a choice where `forced`; return those
+        in which a seat is to move now."""
+        rows = rows[self._live[rows]]
+        roll(
+            *(self.game, self._seed, self.states, rows, self._opening, self._plies, self._rolls),
+            *(self._legal, self._chance, self._mover, self._record, forced),
+        )
+        self._live[rows] = (self._mover[rows] != TERMINAL) & (self._plies[rows] < self.game.max_plies)
+        return rows[self._live[rows]]
+
+    def of_side(self, rows: Array, side: int) -> Array:
+        """Return those of the games in which this side is to move."""
+        mine: Array = rows[(self._mover[rows] == self._seat[rows]) == (side == 0)]
+        return mine
+
+    def asked(self, rows: Array) -> tuple[Array, Array, Array]:
+        """Return states, keys and plies for `Player.choose`."""
+        return self.states[rows], self._opening[rows].astype(np.uint64), self._plies[rows]
+
+    def play(self, player: Player, rows: Array, actions: npt.NDArray[np.int64]) -> None:
+        """Play a side's actions; PlayerError where one is not legal."""
+        illegal = play_moves(self.game, self.states, rows, actions, self._legal, self._plies, self._record)
+        if illegal >= 0:
+            raise PlayerError(
+                f"{player.name} chose action {actions[illegal]} in position "
+                f"{self.game.position(self.states[rows[illegal]])} of {self.game.id}, "
+                "which is not legal. The match is void; no move was substituted."
+            )
+
+    def result(self, players: tuple[str, str]) -> MatchResult:
+        """Return what the finished games showed."""
+        game = self.game
+        worst, best = float(game.outcomes.min()), float(game.outcomes.max())
+        points = np.full((len(self.states), game.num_players), (worst + best) / 2, np.float32)
+        for b in np.flatnonzero(self._mover == TERMINAL):
+            points[b] = game.outcomes[game.rules["outcome"](self.states[b])]
+        cut = int((self._mover != TERMINAL).sum())
+        moves = tuple(row[:count].copy() for row, count in zip(self._record, self._plies, strict=True))
+        return MatchResult(players, points, self._seat, self._opening, self._plies, moves, cut, worst, best)
 
 
 def _answer(player: Player, answer: Any, count: int) -> npt.NDArray[np.int64]:
@@ -296,42 +296,31 @@ def play_moves(game, states, rows, actions, legal, plies, record):
 
 
 @kernel
-def roll(game, seed, states, opening, plies, rolls, live, legal, chance, mover, record):
-    """Play the chance outcomes that games wait for and say who is to move.
+def roll(game, seed, states, rows, opening, plies, rolls, legal, chance, mover, record, forced):
+    """Play the chance outcomes that these games wait for, and only moves where `forced`; say who is to move.
 
     The n-th roll of a game is keyed by opening and n, not by ply: games of one opening keep the same dice
     when one of them has spent more plies on its turns.
     """
-    max_plies = record.shape[1]
-    for b in range(states.shape[0]):
+    for i in range(rows.shape[0]):
+        b = rows[i]
         state = states[b]
-        while to_play(game, state) == CHANCE and live[b] and plies[b] < max_plies:
-            k = chance_outcomes(game, state, legal, chance)
-            u = draws.uniform(seed, draws.CHANCE, opening[b], rolls[b], 0)
-            outcome = legal[draws.pick(chance, k, u)]
-            apply_action(game, state, outcome)
-            record[b, plies[b]] = outcome
-            plies[b] += 1
-            rolls[b] += 1
         mover[b] = to_play(game, state)
-
-
-def _result(
-    game: Game,
-    players: tuple[str, str],
-    states: Array,
-    seat: Array,
-    opening: Array,
-    plies: Array,
-    moves: tuple[npt.NDArray[np.int32], ...],
-    mover: Array,
-) -> MatchResult:
-    worst, best = float(game.outcomes.min()), float(game.outcomes.max())
-    points = np.full((len(states), game.num_players), (worst + best) / 2, np.float32)
-    for b in np.flatnonzero(mover == TERMINAL):
-        points[b] = game.outcomes[game.rules["outcome"](states[b])]
-    cut = int((mover != TERMINAL).sum())
-    return MatchResult(players, points, seat, opening, plies, moves, cut, worst, best)
+        while mover[b] != TERMINAL and plies[b] < record.shape[1]:
+            if mover[b] == CHANCE:
+                k = chance_outcomes(game, state, legal, chance)
+                action = legal[
+                    draws.pick(chance, k, draws.uniform(seed, draws.CHANCE, opening[b], rolls[b], 0))
+                ]
+                rolls[b] += 1
+            elif forced and legal_actions(game, state, legal) == 1:
+                action = legal[0]
+            else:
+                break
+            apply_action(game, state, action)
+            record[b, plies[b]] = action
+            plies[b] += 1
+            mover[b] = to_play(game, state)
 
 
 def joined(parts: list[MatchResult]) -> MatchResult:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from .config import Config, PromoteConfig
 from .errors import StoreError
 from .games.game import Game
-from .match import MatchResult, joined, openings, play_match
+from .match import MatchResult, joined, play_match
+from .openings import openings
 from .players import Player, describe
 from .rating import Result, SprtResult, score_from_elo, sprt
 

@@ -16,7 +16,8 @@ from .errors import GameError, InvalidState, PlayerError, ZeroloopError
 from .games import make, rules_identity
 from .games.game import CHANCE, TERMINAL, Game, State
 from .judge import FULL, Judged, ask, drawn_positions, grade, judged_from_file, read_positions
-from .match import openings, play_match
+from .match import play_match
+from .openings import openings
 from .players import KINDS, Player, SearchPlayer, close, describe, parse, parse_all, split_name
 from .players.solvers import solver_for
 from .rating import score_interval

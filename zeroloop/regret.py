@@ -19,7 +19,8 @@ from .action_values import Judge, judge_of
 from .errors import ConfigError, PlayerError
 from .files import write_file
 from .games.game import Game
-from .match import MatchResult, openings, play_match
+from .match import MatchResult, play_match
+from .openings import openings
 from .players import Player, close, forced_actions, parse_all
 from .rating import Interval, grouped_interval
 

@@ -20,7 +20,8 @@ from .errors import ConfigError, InvalidState, PlayerError, ResumeError, StoreEr
 from .files import DirectoryLock, write_file
 from .games import rules_identity
 from .games.game import Game
-from .match import MatchResult, Openings, drawn_openings, play_match
+from .match import MatchResult, play_match
+from .openings import Openings, drawn_openings
 from .players import Player, close, describe, parse_all
 
 KINDS = ("round-robin", "gauntlet")

@@ -19,9 +19,9 @@ from .files import append_line, sha256, write_file
 from .games.game import Game
 from .health import Health, Warned
 from .learner import Learner
-from .match import openings
 from .metrics import Events, read_events
 from .networks import Network, build
+from .openings import openings
 from .players import Player, PlaySettings, SearchPlayer, model_player, parse
 from .promotion import Decision, decide, gather, match_results, plan_of, read_matches
 from .registry import Lineage, Registry

@@ -14,7 +14,8 @@ from zeroloop.games import CHANCE, TERMINAL, make
 from zeroloop.games.backgammon import FACTS, LATER, turn_results, with_dice
 from zeroloop.games.check import check_game
 from zeroloop.games.explain import plain_twin
-from zeroloop.match import openings, play_match
+from zeroloop.match import play_match
+from zeroloop.openings import openings
 from zeroloop.players import parse
 
 GAME = make("backgammon")

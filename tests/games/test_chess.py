@@ -14,7 +14,8 @@ from zeroloop.errors import GameError, IllegalAction, InvalidState
 from zeroloop.games import TERMINAL, make
 from zeroloop.games.check import check_game
 from zeroloop.games.chess import perft, repetitions
-from zeroloop.match import openings, play_match
+from zeroloop.match import play_match
+from zeroloop.openings import openings
 from zeroloop.players.minimax import MinimaxPlayer
 from zeroloop.players.random import RandomPlayer
 

@@ -16,7 +16,8 @@ from zeroloop.games import TERMINAL, make
 from zeroloop.games.check import check_game
 from zeroloop.games.explain import plain_twin
 from zeroloop.games.game import apply_action, initial, legal_actions, to_play
-from zeroloop.match import openings, play_match
+from zeroloop.match import play_match
+from zeroloop.openings import openings
 from zeroloop.players.minimax import MinimaxPlayer
 from zeroloop.players.random import RandomPlayer
 

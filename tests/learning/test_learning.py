@@ -11,7 +11,8 @@ import pytest
 
 from zeroloop import judge, model
 from zeroloop.games import make
-from zeroloop.match import openings, play_match
+from zeroloop.match import play_match
+from zeroloop.openings import openings
 from zeroloop.players import model_player, parse
 from zeroloop.players.solvers import ILLEGAL, solver_for
 

@@ -11,7 +11,8 @@ import pytest
 
 from tests.games import trails_slow as slow
 from zeroloop import model
-from zeroloop.match import openings, play_match
+from zeroloop.match import play_match
+from zeroloop.openings import openings
 from zeroloop.players import model_player, parse
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,8 @@ from tests.games.oracles import need_program
 from zeroloop.errors import PlayerError
 from zeroloop.games import make
 from zeroloop.games.backgammon import position_id, with_dice
-from zeroloop.match import openings, play_match
+from zeroloop.match import play_match
+from zeroloop.openings import openings
 from zeroloop.players import backgammon_turns, gnubg, gnubg_program, gnubg_proof
 from zeroloop.players.gnubg import GnubgPlayer, gnubg_player
 from zeroloop.players.gnubg_program import Asked, GnubgProgram, after, fibs_board, read_move

@@ -18,7 +18,8 @@ import pytest
 from tests.games.oracles import need, need_program
 from zeroloop.errors import PlayerError
 from zeroloop.games import make
-from zeroloop.match import openings, play_match
+from zeroloop.match import play_match
+from zeroloop.openings import openings
 from zeroloop.players import uci
 from zeroloop.players.random import RandomPlayer
 

@@ -11,9 +11,10 @@ from ..config import Config
 from ..evaluator import NetworkEvaluator
 from ..evaluator.choice import choose, shapes_of
 from ..games.game import Game
-from ..match import openings, play_match
+from ..match import play_match
 from ..model import Model
 from ..networks import build
+from ..openings import openings
 from ..players import SearchPlayer, model_player
 from ..schedule import Schedule
 from ..selfplay.collector import LocalCollector

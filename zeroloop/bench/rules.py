@@ -12,7 +12,7 @@ import numpy as np
 from ..compiled import kernel
 from ..config import Config
 from ..games.game import Game, apply_action, legal_actions, observe, to_play
-from ..match import drawn_openings
+from ..openings import drawn_openings
 
 POSITIONS = 1024
 
