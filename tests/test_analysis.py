@@ -259,7 +259,7 @@ def test_full_tree_is_searched_on_and_told():
 
 
 def test_full_subtree_is_dropped_for_room():
-    made = analyst(TICTACTOE, max_nodes=64, settings=PlaySettings(c_puct=0.05))  # nearly all in one move
+    made = analyst(TICTACTOE, max_nodes=200, settings=PlaySettings(c_puct=0.2))  # most of it in one move
     found = made.analyse(TICTACTOE.initial_state(), simulations=3000)
     following = made.analyse(after(TICTACTOE, found.lines[0].actions[0]), simulations=30)
     assert sum(line.visits for line in following.lines) == 30 and following.overflow == 0
