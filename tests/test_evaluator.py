@@ -11,11 +11,12 @@ from tests.test_networks import KINDS, made, stirred
 from tests.toy_games import THREE_WAY_VOTE
 from zeroloop.config import NetworkConfig
 from zeroloop.errors import BackendError
-from zeroloop.evaluator import NetworkEvaluator, Output, UniformEvaluator
+from zeroloop.evaluator import NetworkEvaluator, Output, UniformEvaluator, distinct
 from zeroloop.evaluator.choice import Choice, choose, make_evaluator, relative_points, shapes_of
 from zeroloop.evaluator.openvino import OpenVinoBackend
 from zeroloop.evaluator.torch import TorchBackend
 from zeroloop.networks import build
+from zeroloop.openings import openings
 from zeroloop.search.forest import Leaves
 
 
@@ -389,3 +390,32 @@ def test_a_backend_on_demand_is_made_at_its_first_batch_and_answers_as_the_one_m
     wanted = ask(make_evaluator(TICTACTOE, network, choose("cpu"), [4]), leaves)
     np.testing.assert_array_equal(found[0], wanted[0])
     np.testing.assert_array_equal(found[1], wanted[1])
+
+
+def test_equal_states_of_a_batch_are_computed_once_and_answered_alike():
+    network = stirred(build(NetworkConfig(kind="mlp", blocks=1, channels=8), shapes_of(CUT_TREE)))
+    states = list(openings(CUT_TREE, 9, 2, seed=1))
+    mixed = [states[i] for i in (0, 1, 0, 2, 3, 3, 3, 4, 5, 0, 6, 7, 8, 8)]
+    evaluator = make_evaluator(CUT_TREE, network, choose("cpu"), [16])
+    logits, values = ask(evaluator, leaves_of(CUT_TREE, mixed))
+    assert (evaluator.rows, evaluator.same) == (9, 5)
+    for i, state in enumerate(mixed):
+        lonely = make_evaluator(CUT_TREE, network, choose("cpu"), [16])
+        one, worth = ask(lonely, leaves_of(CUT_TREE, [state]))
+        k = len(CUT_TREE.legal(state))
+        np.testing.assert_array_equal(logits[i, :k], one[0, :k])
+        np.testing.assert_array_equal(values[i], worth[0])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_distinct_states_are_found_exactly(seed):
+    """Against a dictionary; words of few values, so that sums and hashes of part of them collide."""
+    rng = np.random.default_rng(seed)
+    words = rng.integers(0, 3, (200, 3)).astype(np.uint64) << rng.choice([0, 32, 61], 3).astype(np.uint64)
+    table, first, index = np.zeros(512, np.int32), np.zeros(200, np.int64), np.zeros(200, np.int64)
+    found = distinct(words, 150, table, first, index)
+    known = {}
+    for i in range(150):
+        known.setdefault(words[i].tobytes(), (len(known), i))
+        assert index[i] == known[words[i].tobytes()][0]
+    assert found == len(known) and first[:found].tolist() == [row for _, row in known.values()]

@@ -55,6 +55,10 @@ def first_move(name: str, options: dict[str, Any]) -> None:
     states, seen = game.states(1), game.observation
     states[0] = play.forest.trees.states[0, 0]
     observe_states(
-        game, states, 1, np.zeros((1, *seen.planes), np.float32), np.zeros((1, seen.globals), np.float32)
+        game,
+        states,
+        np.zeros(1, np.int64),
+        np.zeros((1, *seen.planes), np.float32),
+        np.zeros((1, seen.globals), np.float32),
     )
     print(time.perf_counter() - begun)

@@ -17,6 +17,7 @@ from ..games.game import Game, num_players, observe, to_play
 from ..search.forest import Evaluation, Leaves
 
 Floats = npt.NDArray[np.float32]
+_MIX, _HALF, _ONE = np.uint64(0x9E3779B97F4A7C15), np.uint64(32), np.uint64(1)
 
 
 class Output(NamedTuple):
@@ -46,17 +47,52 @@ class Backend(Protocol):
 
 @kernel
 def observe_states(game, states, rows, planes, global_facts):
-    """Observe the first `rows` states into `planes [n, C, H, W]` and `global_facts [n, G]`."""
-    for i in range(rows):
-        observe(game, states[i], planes[i], global_facts[i])
+    """Observe states[rows] into `planes [n, C, H, W]` and `global_facts [n, G]`."""
+    for i in range(rows.shape[0]):
+        observe(game, states[rows[i]], planes[i], global_facts[i])
 
 
 @kernel
-def copy_legal(legal, count, out):
-    """Copy the first `count` ids of each row; the rest becomes 0, an id that every backend can gather."""
-    for i in range(count.shape[0]):
+def distinct(words, n, table, first, index):
+    """Find equal states among the first n; return how many differ.
+
+    Args:
+      words: `u8 [., W]`, the states. table: `i4`, a power of two and at least 2 n long; scratch.
+      first: filled with a row of each different state. index: with the number of each row's state there.
+    """
+    mask = np.uint64(table.shape[0] - 1)
+    table[:] = -1
+    found = 0
+    for i in range(n):
+        key = np.uint64(0)
+        for w in range(words.shape[1]):
+            key = (key ^ words[i, w]) * _MIX
+            key ^= key >> _HALF
+        slot = key & mask
+        while True:
+            j = table[slot]
+            if j < 0:
+                table[slot] = found
+                first[found] = i
+                index[i] = found
+                found += 1
+                break
+            same = True
+            for w in range(words.shape[1]):
+                same = same and words[first[j], w] == words[i, w]
+            if same:
+                index[i] = j
+                break
+            slot = (slot + _ONE) & mask
+    return found
+
+
+@kernel
+def copy_legal(legal, count, rows, out):
+    """Copy the `count` ids of these rows; the rest becomes 0, an id that every backend can gather."""
+    for i in range(rows.shape[0]):
         for k in range(legal.shape[1]):
-            out[i, k] = legal[i, k] if k < count[i] else 0
+            out[i, k] = legal[rows[i], k] if k < count[rows[i]] else 0
 
 
 @helper
@@ -68,16 +104,17 @@ def rotate(game, seat, relative, absolute):
 
 
 @kernel
-def finish_evaluation(game, states, legal, count, gathered, logits, relative, out_logits, out_values):
-    """Pick the legal ids' logits and rotate values to absolute seats."""
+def finish_evaluation(game, states, index, legal, count, gathered, logits, relative, out_logits, out_values):
+    """Pick the legal ids' logits and rotate values to absolute seats; row i was computed in row index[i]."""
     for i in range(states.shape[0]):
+        j = index[i]
         for k in range(count[i]):
-            out_logits[i, k] = logits[i, k] if gathered else logits[i, legal[i, k]]
-        rotate(game, to_play(game, states[i]), relative[i], out_values[i])
+            out_logits[i, k] = logits[j, k] if gathered else logits[j, legal[j, k]]
+        rotate(game, to_play(game, states[i]), relative[j], out_values[i])
 
 
 class NetworkEvaluator:
-    """Evaluates states with a backend; batches that are not full are padded.
+    """Evaluates states with a backend, equal ones of a batch once; batches that are not full are padded.
 
     Args:
       backends: the same network at one or more batch sizes, ascending; the smallest that fits is used.
@@ -90,6 +127,8 @@ class NetworkEvaluator:
         self.game, self.backends = game, backends
         self.rows = 0
         """Rows that the network really computed for a state, padding left out."""
+        self.same = 0
+        """Rows that were answered by an equal state of their batch."""
         largest = backends[-1].batch
         self._planes = np.zeros((largest, *game.observation.planes), np.float32)
         self._facts = np.zeros((largest, game.observation.globals), np.float32)
@@ -99,6 +138,9 @@ class NetworkEvaluator:
         self._legal = np.zeros((largest, width), np.int32)
         self._count = np.zeros(largest, np.int32)
         self._states = game.states(largest)
+        self._words = self._states.view(np.uint64).reshape(largest, -1)
+        self._table = np.zeros(1 << (2 * largest).bit_length(), np.int32)
+        self._first, self._index = np.zeros(largest, np.int64), np.zeros(largest, np.int64)
 
     def submit(self, leaves: Leaves) -> tuple[Backend, Any, int]:
         """Observe and start; see `search.forest.Evaluator`.
@@ -106,17 +148,18 @@ class NetworkEvaluator:
         Raises:
           BackendError: more leaves than the largest batch.
         """
-        n = len(leaves.count)
-        backend = next((b for b in self.backends if b.batch >= n), None)
-        if backend is None:
-            raise BackendError(
-                f"{n} states were submitted to a backend with batches of {self.backends[-1].batch}."
-            )
-        self.rows += n
+        n, largest = len(leaves.count), self.backends[-1].batch
+        if n > largest:
+            raise BackendError(f"{n} states were submitted to a backend with batches of {largest}.")
         self._states[:n] = leaves.states
         self._count[:n] = leaves.count
-        copy_legal(leaves.legal, self._count[:n], self._legal)
-        observe_states(self.game, self._states, n, self._planes, self._facts)
+        m = distinct(self._words, n, self._table, self._first, self._index)
+        rows = self._first[:m]
+        backend = next(b for b in self.backends if b.batch >= m)
+        self.rows += m
+        self.same += n - m
+        copy_legal(leaves.legal, leaves.count, rows, self._legal)
+        observe_states(self.game, self._states, rows, self._planes, self._facts)
         b = backend.batch
         return backend, backend.submit(self._planes[:b], self._facts[:b], self._legal[:b]), n
 
@@ -127,6 +170,7 @@ class NetworkEvaluator:
         finish_evaluation(
             self.game,
             self._states[:n],
+            self._index,
             self._legal,
             self._count,
             backend.gathers,

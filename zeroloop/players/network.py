@@ -204,9 +204,8 @@ class PolicyPlayer:
 
 
 def batches(largest: int) -> list[int]:
-    """Return batch sizes up to `largest` in steps of a third or a half, for searches that run dry."""
-    sizes = [b for k in range(4, 31) for b in (1 << k, 3 << (k - 1)) if b < largest]
-    return [*sorted(sizes), largest]
+    """Return batch sizes up to `largest` in steps of 16, so that little is padded when searches run dry."""
+    return [*range(16, largest, 16), largest]
 
 
 def model_player(
