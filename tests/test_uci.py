@@ -14,6 +14,7 @@ import pytest
 
 from tests.games.oracles import need
 from zeroloop import model
+from zeroloop.analysis import Analyst
 from zeroloop.config import NetworkConfig
 from zeroloop.errors import PlayerError
 from zeroloop.evaluator.choice import Choice, shapes_of
@@ -27,6 +28,7 @@ chess_engine = need("chess.engine")
 
 SMALL = NetworkConfig(blocks=1, channels=8, policy_channels=4, value_channels=2, value_hidden=8)
 CHESS = make("chess")
+TORCH = Choice("torch", "cpu", "fp32")
 PATIENT = 600
 """Seconds that a test waits for an engine whose kernels may have to be compiled."""
 
@@ -41,7 +43,7 @@ class Session:
     def __init__(self, game=CHESS, simulations=40):
         self.sent, self.read = queue.SimpleQueue(), 0
         self.out = io.StringIO()
-        made = Engine(untrained(game), simulations, self.out, choice=Choice("torch", "cpu", "fp32"))
+        made = Engine(untrained(game), simulations, self.out, choice=TORCH)
         self.thread = threading.Thread(target=made.run, args=(iter(self.sent.get, None),), daemon=True)
         self.thread.start()
 
@@ -186,6 +188,9 @@ def test_draw_that_nobody_claimed_is_played_on(session):
     assert "not claimed" in said[0] and chess.Move.from_uci(move_of(said)) in board.legal_moves
     said = session.go(f"position startpos moves {2 * shuffle} e2e4 e7e5", "go nodes 20")
     assert not any("claimed" in line for line in said)
+    replayed = Board(CHESS)
+    replayed.set(["startpos", "moves", *(2 * shuffle).split(), "e2e4"])
+    assert replayed.names(replayed.state).keys() >= {"e7e5", "g8f6"}
     fifty = "fen 4k3/8/8/8/8/8/3R4/4K3 w - - 100 90"
     assert "not claimed" in session.go(f"position {fifty}", "go nodes 20")[0]
 
@@ -289,10 +294,25 @@ def test_multipv_of_more_than_the_legal_moves_tells_all_that_were_visited(sessio
 
 
 def test_searchmoves_restricts_the_answer_and_says_how(session):
-    said = session.go("position startpos", "go nodes 60 searchmoves a2a3 h2h4")
-    assert "searchmoves" in said[0] and move_of(said) in ("a2a3", "h2h4")
+    best = move_of(session.go("position startpos", "go nodes 60"))
+    others = sorted({"a2a3", "h2h4", "b1c3"} - {best})
+    said = session.go(f"go nodes 60 searchmoves {' '.join(others)}")
+    assert "searchmoves" in said[0] and move_of(said) in others
     assert "not legal" in session.go("go nodes 10 searchmoves e2e5")[0]
     assert move_of(session.go("go nodes 10")) != "(none)"
+
+
+def test_without_simulations_the_policy_plays_and_the_score_is_that_of_the_seat_to_move():
+    bare = Session(simulations=0)
+    for moves in ("", "e2e4"):
+        board = Board(CHESS)
+        board.set(["startpos", "moves", *moves.split()])
+        looked = Analyst(untrained(CHESS), choice=TORCH).analyse(board.state, stop=lambda: True)
+        said = bare.go(f"position startpos moves {moves}", "go")
+        assert f" score cp {centipawns(looked.values[board.seat])} nodes 0 " in said[-2]
+        assert move_of(said) == board.name(board.state, max(looked.lines, key=lambda x: x.prior).actions[0])
+    assert abs(centipawns(looked.values[1])) > 0
+    bare.end()
 
 
 @pytest.mark.parametrize("wrong", ["nodes", "nodes x", "nodes 0", "movetime -5", "wtime 1e3", "movestogo 0"])
@@ -328,15 +348,25 @@ def test_commands_that_must_wait_are_told_and_done_afterwards(session):
     assert move_of(first)[1] in "12" and move_of(second)[1] in "78" and " nodes 7 " in second[-2]
 
 
-def test_two_games_in_a_row_do_not_mix(session):
-    first = session.go("ucinewgame", "position startpos moves d2d4", "go nodes 100")
-    session.go("position startpos moves d2d4 d7d5 c2c4", "go nodes 100")
-    again = session.go("ucinewgame", "position startpos moves d2d4", "go nodes 100")
+def test_games_in_a_row_do_not_mix(session):
+    game = "ucinewgame", "position startpos moves d2d4", "go nodes 100"
 
     def plain(lines):
         return [re.sub(r"nps \d+|time \d+", "", line) for line in lines]
 
-    assert plain(first) == plain(again)
+    first = plain(session.go(*game))
+    session.go("position startpos moves d2d4 d7d5 c2c4", "go nodes 100")
+    assert plain(session.go(*game)) == first
+    assert plain(session.go(*game)) == first
+    assert plain(session.go("go nodes 100")) != first  # the tree is kept within a game
+
+
+def test_commands_that_follow_stop_belong_to_the_next_search(session):
+    session.send("position startpos", "go infinite")
+    session.ask()
+    session.send("stop", "position startpos moves e2e4", "go nodes 7")
+    said = session.until("bestmove") + session.until("bestmove")
+    assert " nodes 7 " in said[-2] and not any("waits" in line for line in said)
 
 
 def test_end_of_input_ends_a_search():
