@@ -16,22 +16,23 @@ PACKAGE = ROOT / "zeroloop"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = {
-    "errors compiled draws schedule configfile config metrics rating files": 0,
+    "errors compiled draws schedule configfile config metrics likelihood elo rating symptoms files": 0,
     "games": 1,
     "search networks": 2,
-    "evaluator model players episode replay": 3,
-    "selfplay learner match judge promotion run": 4,
-    "train bench report play query view": 5,
-    "session": 6,
+    "evaluator model onnx openings players episode replay health": 3,
+    "selfplay learner match notation crosstable judge action_values regret tournament promotion registry run": 4,
+    "analysis searcher train gauntlet watch bench report play query view": 5,
+    "uci_text uci gnubg_player wire serve session": 6,
     "cli __main__ __init__": 7,
 }
 LAYER = {name: level for names, level in LAYERS.items() for name in names.split()}
-TORCH = {"networks", "evaluator", "learner", "model", "run"}
+TORCH = {"networks", "evaluator", "learner", "model", "onnx", "run"}
 
 LONG_FILES = {
     "config.py": "every key of the tree with its meaning",
     "players/connect4_solver.py": "one algorithm whose parts share a table and a layout",
     "configfile.py": "reading, building and describing share one set of type rules",
+    "report.py": "one page with its picture",
     "train.py": "the loop and the state that a checkpoint must hold",
     "games/game.py": "the contract on one page",
     "games/backgammon.py": "the rules, texts and heuristic of a game",

@@ -113,6 +113,10 @@ def solve(game: str, positions: pathlib.Path, weak: bool, threads: int, as_json:
 @click.option("--bearoff", type=NATURAL, default=0, help="Instead: so many of backgammon's bear-off.")
 @click.option("--simulations", type=NATURAL, help="0: the raw policy [PLAYER's @N, or 128].")
 @click.option("--limit", type=NATURAL, default=0, help="Only the first lines of each file; 0: all.")
+@click.option(
+    "--watch", is_flag=True, help="Instead: rate the new models of the live run PLAYER until stopped."
+)
+@click.option("--once", is_flag=True, help="With --watch: end when there is no new model.")
 @click.option("--game", default=None, callback=given, help="Game of a fixed player [connect4].")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="With --game: its options.")
 @click.option("--seed", type=SEED, default=0)
@@ -124,6 +128,8 @@ def evaluate(
     limit: int,
     drawn: int,
     bearoff: int,
+    watch: bool,
+    once: bool,
     game: str | None,
     sets: tuple[str, ...],
     seed: int,
@@ -132,8 +138,15 @@ def evaluate(
     """Count the positions in which PLAYER (RUN, HASH, demo:GAME, random, minimax:5) keeps the value."""
     from ..query import evaluate_bearoff, evaluate_drawn, evaluate_files
 
-    if [bool(positions), bool(drawn), bool(bearoff)].count(True) != 1:
-        raise ZeroloopError("evaluate needs one of --positions FILE, --drawn N and --bearoff N.")
+    if [bool(positions), bool(drawn), bool(bearoff), watch].count(True) != 1:
+        raise ZeroloopError("evaluate needs one of --positions FILE, --drawn N, --bearoff N and --watch.")
+    if once and not watch:
+        raise ZeroloopError("--once goes with --watch; give both, or leave it out.")
+    if watch:
+        from ..watch import watch_run
+
+        print_answer(watch_run(pathlib.Path(player), once=once, tell=tell), as_json)
+        return
     made = given_game(game, sets)
     if drawn or bearoff:
         judge = evaluate_drawn if drawn else evaluate_bearoff
