@@ -16,6 +16,7 @@ METRICS = {
     "positions": "positions added to replay so far",
     "steps": "optimiser steps so far",
     "window": "positions in the replay window",
+    "replay_bytes_per_position": "memory of the replay window, bytes a position",
     "games_per_second": "finished games per second of self-play",
     "positions_per_second": "new positions per second of self-play",
     "simulations_per_second": "simulations per second of self-play, cache hits and terminals included",

@@ -425,6 +425,7 @@ class _Loop:
             "positions": self.replay.total,
             "steps": self.learner.steps,
             "window": len(self.replay),
+            "replay_bytes_per_position": self.replay.bytes_per_position,
             "truncated_games": s["truncated"],
             "learn_seconds": learn_seconds,
             "evaluate_seconds": self.evaluate_seconds,
