@@ -61,7 +61,7 @@ def opening(rng):
             return board
 
 
-def play(board, sides, number, counts, took):
+def play(board, sides, number, counts, took, searched):
     """Play one game; `sides` are (engine, own) of White and Black."""
     clocks = [given.clock, given.clock]
     while not board.is_game_over(claim_draw=True) and board.ply() < given.plies:
@@ -80,14 +80,15 @@ def play(board, sides, number, counts, took):
             )
         began = time.perf_counter()
         try:
-            move = engine.play(board, limit, game=number).move
+            answer = engine.play(board, limit, game=number, info=chess.engine.INFO_BASIC)
         except chess.engine.EngineError as error:
             print(f"game {number}, {board.fen()}: {error}")
             counts["illegal" if own else "opponent failed"] += 1
             return
-        passed = time.perf_counter() - began
+        passed, move = time.perf_counter() - began, answer.move
         if own:
             took.append(1000 * passed)
+            searched.append(1000 * answer.info.get("time", 0.0))
             counts["moves"] += 1
         if move is None or move not in board.legal_moves:
             print(f"game {number}, {board.fen()}: answered {move}")
@@ -109,7 +110,7 @@ def play(board, sides, number, counts, took):
 
 
 def main():
-    rng, took = random.Random(given.seed), []
+    rng, took, searched = random.Random(given.seed), [], []
     counts = dict.fromkeys(("moves", "illegal", "late", "lost on time", "opponent failed"), 0)
     counts |= {"played to the end": 0, "cut": 0, "least clock": float("inf")}
     began = time.perf_counter()
@@ -118,19 +119,20 @@ def main():
     for number in range(given.games):
         sides = [(first, True), (second, own_second)]
         board = opening(rng)
-        play(board, sides if number % 2 == 0 else sides[::-1], number, counts, took)
+        play(board, sides if number % 2 == 0 else sides[::-1], number, counts, took, searched)
         if number % 10 == 9:
             print(f"{number + 1} games, {time.perf_counter() - began:.0f} s, {counts}", flush=True)
     first.quit()
     second.quit()
-    shares = statistics.quantiles(took, n=1000)
     print(f"{given.games} games in {time.perf_counter() - began:.0f} s")
     for name, count in counts.items():
         print(f"{name}: {count}")
-    print(
-        f"milliseconds a move: median {statistics.median(took):.1f}, 99 % {shares[989]:.1f}, "
-        f"99.9 % {shares[998]:.1f}, longest {max(took):.1f}"
-    )
+    for what, values in (("from command to answer", took), ("of the search", searched)):
+        shares = statistics.quantiles(values, n=1000)
+        print(
+            f"milliseconds {what}: median {statistics.median(values):.1f}, 99 % {shares[989]:.1f}, "
+            f"99.9 % {shares[998]:.1f}, longest {max(values):.1f}"
+        )
 
 
 main()
