@@ -538,3 +538,21 @@ def test_every_command_has_help():
     ):
         found = invoke(*words, "--help")
         assert found.exit_code == 0 and "Usage" in found.stdout
+
+
+def test_a_match_is_told_in_words():
+    found = invoke("match", "random", "random", "--game", "tictactoe", "--games", 8)
+    assert found.exit_code == 0
+    assert found.stdout.startswith("random (first) against random (second): ")
+    assert "8, 4 distinct openings of up to 4 random plies, each from every seat" in found.stdout
+    assert "{" not in found.stdout
+
+
+def test_a_bad_file_of_hard_positions_leaves_no_run_behind(tmp_path):
+    bad = tmp_path / "hard.jsonl"
+    bad.write_text('{"game": "connect4", "position": ""}\n')
+    run = tmp_path / "run"
+    words = ["train", "tictactoe", "--run", run, "--set", f"selfplay.hard_positions={bad}"]
+    found = invoke(*words)
+    assert found.exit_code == 1 and "hard.jsonl:1: a position of connect4" in found.stderr
+    assert not run.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from .replay import Limiter, Replay
 from .replay.log import EpisodeLog
 from .run import Checkpoint, Run, read_json
 from .selfplay.collector import LocalCollector
+from .selfplay.hard import HardPositions
 
 Report = Callable[[str, dict[str, Any]], None]
 """Called with (kind, values) as the run goes on: `say`, `phase`, `metrics`, `decision`, `warning`."""
@@ -580,12 +582,15 @@ def check_start(game: Game, config: Config) -> dict[str, Player]:
       PlayerError: an opponent that the game cannot have.
       ConfigError: the game has too few distinct openings for `promote.max_pairs`.
       BackendError: the device or backend is absent.
+      StoreError, InvalidState: a file of hard positions that is not one.
     """
     choose(config.run.device, config.run.backend, config.run.precision)
     if config.search.bearoff and game.name != "backgammon":
         raise ConfigError(
             f"search.bearoff is {config.search.bearoff}, but {game.id} has no bear-off; set it to 0."
         )
+    if config.selfplay.hard_positions:
+        HardPositions(game, pathlib.Path(config.selfplay.hard_positions))
     for opponent in config.selfplay.opponents:
         if opponent.player not in ("past", "policy"):
             parse(opponent.player, game)

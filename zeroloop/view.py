@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live table on a terminal, plain lines elsewhere. Standard error only."""
+"""What a person sees: of a run a live table on a terminal and plain lines elsewhere; of a match a text."""
 
 from __future__ import annotations
 
@@ -142,6 +142,39 @@ class View:
             warned = [Text(f"WARNING  {name}: {text}{more}", "bold red")]
         said = [Text(f"  {line}", "green" if line.startswith("promoted") else "") for line in self._said[-6:]]
         return Group(Text(self.title, "bold"), self._bar, table, now, *warned, *said)
+
+
+def match_text(found: dict[str, Any]) -> str:
+    """Return a match's summary for people."""
+    first, second = found["players"]
+    if first == second:
+        first, second = f"{first} (first)", f"{second} (second)"
+    low, high = (100 * x for x in found["interval"])
+    lines = [
+        f"{first} against {second}: {100 * found['score']:.1f} % [{low:.1f}, {high:.1f}] for {first}",
+        f"games         {found['games']}, {found['distinct_openings']} distinct openings of up to "
+        f"{found['settings']['opening_plies']} random plies, each from every seat",
+        "by seat       "
+        + ", ".join(
+            f"{seat}: {100 * row['score']:.1f} % of {row['games']}"
+            for seat, row in found["by_seat"].items()
+            if row["games"]
+        ),
+        f"points        {found['points_per_game']:+.3f} [{found['points_interval'][0]:+.3f}, "
+        f"{found['points_interval'][1]:+.3f}] a game for {first}",
+        f"first places  {100 * found['first_place_rate']:.1f} %",
+    ]
+    if found["elo"] is not None:
+        lines.append(f"Elo           {found['elo']:+.0f} by the score alone")
+    lines.append(
+        f"plies         {found['mean_plies']:.1f} a game; {found['truncated']} games cut at the bound"
+    )
+    for player in found["settings"]["players"]:
+        model = f", model {player['model'][:12]}" if player["model"] else ""
+        lines.append(f"player        {player['name']}{model}")
+    settings = found["settings"]
+    lines.append(f"game          {settings['game']}, seed {settings['seed']}; --json has all settings")
+    return "\n".join(lines)
 
 
 def _is_terminal() -> bool:

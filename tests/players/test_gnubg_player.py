@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
+import pathlib
 import stat
+import subprocess
+import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -456,3 +461,24 @@ def test_ten_thousand_moves_without_a_failed_one(monkeypatch):
     assert len(asked_for) >= 10_000
     for side_ in sides:
         side_.close()
+
+
+def test_gnubg_does_not_outlive_a_killed_process():
+    need_program("gnubg", "gnubg")
+    code = (
+        "import sys, time; from zeroloop.players.gnubg_program import GnubgProgram; "
+        "g = GnubgProgram(0); print(g.process.pid, flush=True); time.sleep(60)"
+    )
+    asker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    number = int(asker.stdout.readline())
+    os.kill(number, 0)  # it lives
+    asker.kill()
+    asker.wait()
+    asker.stdout.close()
+    end = time.monotonic() + 10
+    while pathlib.Path(f"/proc/{number}").exists() and time.monotonic() < end:
+        if " Z " in pathlib.Path(f"/proc/{number}/stat").read_text():
+            break  # ended; whoever adopted it has not looked yet
+        time.sleep(0.05)
+    else:
+        assert not pathlib.Path(f"/proc/{number}").exists()

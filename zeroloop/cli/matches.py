@@ -33,9 +33,11 @@ def match(
 ) -> None:
     """Play FIRST against SECOND: RUN@128, HASH@128, demo:connect4@128, minimax:4, mcts:400, solver."""
     from ..query import match_players
+    from ..view import match_text
 
     made = given_game(game, sets)
-    print_answer(match_players(first, second, games, opening_plies, made, seed, tell), as_json)
+    found = match_players(first, second, games, opening_plies, made, seed, tell)
+    print_answer(found, as_json, match_text(found))
 
 
 @main.command()

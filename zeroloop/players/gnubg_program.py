@@ -45,8 +45,12 @@ RULES = (
 """What gnubg is told: money play without cube, Jacoby rule or beavers; noiseless, cubeless evaluation."""
 
 DRIVER = """
-import json, os, gnubg
+import fcntl, json, os, gnubg
 
+# Whoever started gnubg holds the other end of its input: when that process is gone, however it ended, the
+# system sends SIGIO, and that ends gnubg.
+fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
 ask = json.load(open("ask.json"))
 for line in ask["rules"]:
     gnubg.command(line)
@@ -208,7 +212,7 @@ class GnubgProgram:
         with self._said.open("wb") as said:
             self.process = subprocess.Popen(
                 [program, "-t", "-q", "-r", "-p", "driver.py"],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=said,
                 stderr=subprocess.STDOUT,
                 cwd=home,
@@ -356,6 +360,8 @@ def _end(
     channel.close()
     process.kill()
     process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
     folder.cleanup()
 
 
