@@ -18,8 +18,8 @@ from tests.games.trails_slow import game as trails
 from tests.material import CONNECT4, GAMMON, ORDERS, TICTACTOE, Scripted, highest, lowest
 from tests.toy_games import WIN_NOW
 from zeroloop.cli import main
-from zeroloop.crosstable import anchors_of, crosstable, picture, text
-from zeroloop.errors import ConfigError, PlayerError, ResumeError, StoreError
+from zeroloop.crosstable import anchors_of, check_result, crosstable, picture, text
+from zeroloop.errors import ConfigError, InvalidState, PlayerError, ResumeError, StoreError
 from zeroloop.notation import replay
 from zeroloop.players.random import RandomPlayer
 from zeroloop.rating import score_interval
@@ -188,10 +188,37 @@ def test_damaged_line_is_named_with_its_number(tmp_path):
         (json.dumps({**row, "seats": ["a", "z"]}), "is in the plan"),
         (json.dumps({**row, "opening": 99}), "opening 99"),
         (json.dumps({**row, "seat": 7}), "damaged"),
+        (json.dumps({**row, "seat": row["seat"] - 2}), "is no seating of"),
+        (json.dumps({**row, "points": [1.0, 1.0]}), "no result of a game of tictactoe that is over"),
+        (json.dumps({**row, "points": [1.0]}), "no result"),
+        (json.dumps({**row, "points": [2.0, -2.0]}), "no result"),
+        (json.dumps({**row, "points": [float("nan"), 0.0]}), "no result"),
+        (json.dumps({**row, "points": [1.0, -1.0], "ended": "cut"}), "no result of .* that is cut"),
+        (json.dumps({**row, "ended": "lost"}), "ended 'lost'; allowed: over, cut"),
+        (json.dumps({**row, "models": ["a" * 64, None]}), "its models are .* the players are"),
     ):
         path.write_text("\n".join([*good[:4], bad, *good[5:]]) + "\n")
         with pytest.raises(StoreError, match=rf"games.jsonl:5 .*{message}"):
             Tournament(tmp_path, TICTACTOE, random_players(TICTACTOE), PLAN)
+
+
+def test_line_of_void_attempts_cut_short_is_removed_and_a_damaged_one_named(tmp_path):
+    whole = json.dumps({"players": ["a", "b"], "openings": [0, 4], "message": "m", "time": "t"}) + "\n"
+    path = tmp_path / "void.jsonl"
+    path.write_text(whole + whole[:30])
+    t = played(tmp_path, TICTACTOE, random_players(TICTACTOE))
+    assert len(t.table({"a": 0.0})["voids"]) == 1 and path.read_text() == whole
+    path.write_text(whole + "{\n")
+    with pytest.raises(StoreError, match=r"void.jsonl:2 is damaged"):
+        Tournament(tmp_path, TICTACTOE, random_players(TICTACTOE), PLAN)
+
+
+def test_games_cut_at_the_ply_bound_are_read_again(tmp_path):
+    row = {"points": [0.0, 0.0], "ended": "cut"}
+    check_result(TICTACTOE, row)
+    with pytest.raises(InvalidState, match="that is cut"):
+        check_result(GAMMON, {**row, "points": [1.0, -1.0]})
+    check_result(ORDERS, {"points": [1.0, 1.0, 1.0], "ended": "cut"})
 
 
 def test_other_plan_or_players_are_refused_by_name(tmp_path):
@@ -271,6 +298,28 @@ def test_illegal_move_voids_the_chunk_with_the_position(tmp_path):
         played(tmp_path, TICTACTOE, [named(TICTACTOE, "a"), cheat])
     assert "action 99 in position" in lines(tmp_path / "void.jsonl")[0]["message"]
     assert not (tmp_path / "games.jsonl").exists()
+
+
+def test_void_tournament_counts_the_attempt_in_its_table_and_writes_no_empty_file(tmp_path, monkeypatch):
+    """The player fails at once, then as soon as there are games; only then is there a table."""
+    words = ["random", "heuristic", "--game", "hex", "--set", "game.options.size=3", "--games", 24]
+    words += ["--out", tmp_path, "--chunk", 8]
+    path, whole, patient = tmp_path / "games.jsonl", RandomPlayer.choose, [False]
+
+    def choose(self, *asked):
+        if path.exists() or not patient[0]:
+            raise PlayerError("random hung.")
+        return whole(self, *asked)
+
+    monkeypatch.setattr(RandomPlayer, "choose", choose)
+    assert invoke(*words).exit_code == 1
+    assert {p.name for p in tmp_path.iterdir()} == {"lock", "tournament.json", "void.jsonl"}
+    patient[0] = True
+    assert invoke(*words).exit_code == 1 and len(lines(path)) == 8
+    assert "(NOT COMPLETE)" in (tmp_path / "crosstable.txt").read_text()
+    assert "void attempts, played again (void.jsonl): 2" in (tmp_path / "crosstable.txt").read_text()
+    assert len(json.loads((tmp_path / "crosstable.json").read_text())["voids"]) == 2
+    assert (tmp_path / "games.sgf").read_text().count("FF[4]") == len(lines(tmp_path / "games.jsonl"))
 
 
 # --- numbers known by hand ----------------------------------------------------------------------
@@ -391,11 +440,29 @@ def test_anchors_are_players_with_numbers():
     assert anchors_of([], names) == {"a": 0.0}
     assert anchors_of(["stockfish:nodes=1,skill=0"], names) == {names[1]: 0.0}
     assert anchors_of(["stockfish:nodes=1,skill=0=1320", "a=-5.5"], names) == {names[1]: 1320.0, "a": -5.5}
-    for bad in ("b", "a=", "a=x", "a=nan", "a=inf", "=5", "stockfish:nodes=1"):
-        with pytest.raises(ConfigError, match=f"--anchor {bad} is no player with an Elo"):
+    for bad, message in (
+        ("b", "names no player of this tournament; .* with one of a, stockfish:nodes=1,skill=0"),
+        ("b=5", "names no player"),
+        ("=5", "names no player"),
+        ("stockfish:nodes=1", "names no player"),
+        ("a=", "has '' for an Elo, which is no number; write a=1500"),
+        ("a=x", "has 'x' for an Elo, which is no number"),
+        ("a=nan", "fixes an Elo that is not finite"),
+        ("a=-inf", "fixes an Elo that is not finite"),
+    ):
+        with pytest.raises(ConfigError, match=f"^--anchor {bad} {message}"):
             anchors_of([bad], names)
     with pytest.raises(ConfigError, match="names a more than once"):
         anchors_of(["a", "a=3"], names)
+
+
+def test_an_anchor_may_have_the_name_as_it_was_typed():
+    names, typed = ["random", "minimax:1"], ["random", "heuristic"]
+    for word in ("heuristic", "minimax:1"):
+        assert anchors_of([f"{word}=1200"], names, typed) == {"minimax:1": 1200.0}
+        assert anchors_of([word], names, typed) == {"minimax:1": 0.0}
+    with pytest.raises(ConfigError, match="more than once"):
+        anchors_of(["heuristic", "minimax:1=3"], names, typed)
 
 
 def test_text_and_picture_show_every_player(tmp_path):
@@ -417,11 +484,14 @@ def invoke(*words):
 
 def test_command_plays_writes_and_prints_one_json_object(tmp_path):
     words = ["random", "heuristic", "--game", "hex", "--set", "game.options.size=3", "--games", 8]
-    words += ["--out", tmp_path / "t", "--anchor", "random=100", "--json"]
+    words += ["--out", tmp_path / "t", "--anchor", "heuristic=100", "--json"]
     found = invoke(*words)
     assert found.exit_code == 0, found.stderr
     table = json.loads(found.stdout)
-    assert table["complete"] and {r["name"] for r in table["players"]} == {"random", "minimax:1"}
+    assert table["complete"] and {r["name"]: r["anchor"] for r in table["players"]} == {
+        "random": False,
+        "minimax:1": True,
+    }
     assert "16 of 16 games" not in found.stderr and "8 of 8 games finished" in found.stderr
     files = {p.name for p in (tmp_path / "t").iterdir()}
     assert {"games.jsonl", "games.sgf", "crosstable.json", "crosstable.txt", "crosstable.png"} <= files
@@ -440,7 +510,7 @@ def test_command_refuses_in_one_sentence_before_a_game_is_played(tmp_path):
             ["random", "heuristic", "--game", "hex", "--format", "pgn"],
             "pgn writes games of chess, not",
         ),
-        (["random", "heuristic", "--game", "hex", "--anchor", "solver"], "--anchor solver is no player"),
+        (["random", "heuristic", "--game", "hex", "--anchor", "solver"], "--anchor solver names no player"),
         (["random", "heuristic", "--game", "hex", "--games", 1], "--games is 1"),
     ):
         found = invoke(*words, "--out", out)

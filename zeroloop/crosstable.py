@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .elo import Outcomes, Ratings, fit_elo
-from .errors import ConfigError
+from .errors import ConfigError, InvalidState
 from .files import write_file
 from .games.game import Game
 from .match import MatchResult
@@ -31,27 +31,35 @@ WORST = 5
 ENDS = ("losses", "draws", "wins")
 
 
-def anchors_of(texts: Sequence[str], names: Sequence[str]) -> dict[str, float]:
+def anchors_of(texts: Sequence[str], names: Sequence[str], typed: Sequence[str] = ()) -> dict[str, float]:
     """Return the fixed Elo of anchors `NAME` (0) or `NAME=ELO`; without any, the first player has 0.
+
+    Args:
+      typed: the names with which the players were entered; an anchor may use either.
 
     Raises:
       ConfigError: an anchor that is no player of the tournament, is given twice, or has no number.
     """
+    own = dict(zip(typed, names, strict=False)) | {name: name for name in names}
     found: dict[str, float] = {}
     for text in texts:
-        name, _, number = (text, "", "0") if text in names else text.rpartition("=")
+        word, _, number = (text, "", "0") if text in own else text.rpartition("=")
+        if word not in own:
+            raise ConfigError(
+                f"--anchor {text} names no player of this tournament; write NAME or NAME=1500 with one of "
+                f"{', '.join(own)}."
+            )
         try:
             elo = float(number)
         except ValueError:
-            elo = math.nan
-        if name not in names or not math.isfinite(elo):
             raise ConfigError(
-                f"--anchor {text} is no player with an Elo; write NAME or NAME=1500 with one of "
-                f"{', '.join(names)}."
-            )
-        if name in found:
-            raise ConfigError(f"--anchor names {name} more than once; a player has one fixed Elo.")
-        found[name] = elo
+                f"--anchor {text} has '{number}' for an Elo, which is no number; write {word}=1500."
+            ) from None
+        if not math.isfinite(elo):
+            raise ConfigError(f"--anchor {text} fixes an Elo that is not finite; write {word}=1500.")
+        if own[word] in found:
+            raise ConfigError(f"--anchor names {word} more than once; a player has one fixed Elo.")
+        found[own[word]] = elo
     return found or {names[0]: 0.0}
 
 
@@ -107,6 +115,21 @@ def result_of(game: Game, pair: Pair, rows: Sequence[Row]) -> MatchResult:
         worst=float(game.outcomes.min()),
         best=float(game.outcomes.max()),
     )
+
+
+def check_result(game: Game, row: Row) -> None:
+    """Refuse a record whose points no such game can have; `notation.replay` says whether this one has them.
+
+    Raises:
+      InvalidState: points that are no outcome, or a cut game's that are not the mean of worst and best.
+    """
+    points, ended = row["points"], row["ended"]
+    mean = [float((game.outcomes.min() + game.outcomes.max()) / 2)] * game.num_players
+    possible = {"over": game.outcomes.tolist(), "cut": [mean]}
+    if ended not in possible:
+        raise InvalidState(f"the game has ended '{ended}'; allowed: over, cut")
+    if points not in possible[ended]:
+        raise InvalidState(f"points {points} are no result of a game of {game.id} that is {ended}")
 
 
 def graded(game: Game) -> bool:

@@ -15,7 +15,7 @@ from itertools import combinations, permutations
 from typing import NamedTuple
 
 from . import notation
-from .crosstable import Pair, Row, anchors_of, crosstable, result_of, write_tables
+from .crosstable import Pair, Row, anchors_of, check_result, crosstable, result_of, write_tables
 from .errors import ConfigError, InvalidState, PlayerError, ResumeError, StoreError
 from .files import DirectoryLock, write_file
 from .games import rules_identity
@@ -73,6 +73,7 @@ class Tournament:
         try:
             self._settle()
             self.rows = self._read()
+            self.voids()  # whole before the next one is appended
         except BaseException:
             self.close()
             raise
@@ -94,14 +95,14 @@ class Tournament:
     def _settle(self) -> None:
         """Write what is played, or compare it with what the directory says."""
         path = self.out / "tournament.json"
-        now = {
+        plan = {
             "game": self.game.name,
             "options": self.game.options,
             "rules_identity": rules_identity(self.game),
             **self.plan._asdict(),
             "players": list(self.about.values()),
         }
-        now = json.loads(json.dumps(now))
+        now = json.loads(json.dumps(plan))
         if not path.exists():
             if (self.out / "games.jsonl").exists():
                 raise ResumeError(f"{self.out} holds games but no tournament.json; give another --out.")
@@ -121,19 +122,12 @@ class Tournament:
     def _read(self) -> dict[tuple[Pair, int, int], Row]:
         """Return the finished games by pair, opening and seat; a line cut short by a kill is removed."""
         path = self.out / "games.jsonl"
-        if not path.exists():
-            return {}
-        data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            with open(path, "r+b") as file:
-                file.truncate(whole)
-                os.fsync(file.fileno())
         found: dict[tuple[Pair, int, int], Row] = {}
-        for number, line in enumerate(data[:whole].splitlines(), 1):
+        for number, line in enumerate(whole_lines(path), 1):
             try:
                 row = notation.check_row(json.loads(line))
                 key = self._key(row)
+                check_result(self.game, row)
             except (ValueError, IndexError, RecursionError, InvalidState) as error:
                 raise StoreError(
                     f"{path}:{number} is damaged: {error}. Take the line out, and the game is played again."
@@ -142,10 +136,15 @@ class Tournament:
         return found
 
     def _key(self, row: Row) -> tuple[Pair, int, int]:
-        seats, seat = row["seats"], row["seat"]
+        seats, seat, number = row["seats"], row["seat"], self.game.num_players
         pair = (seats[seat], seats[(seat + 1) % len(seats)])
         if pair not in self.pairs or not 0 <= row["opening"] < self.openings:
             raise InvalidState(f"no game of opening {row['opening']} between {pair} is in the plan")
+        if not 0 <= seat < number or seats != [pair[s != seat] for s in range(number)]:
+            raise InvalidState(f"seat {seat} of {seats} is no seating of {pair}")
+        models = [self.about[name]["model"] for name in seats]
+        if row["models"] != models:
+            raise InvalidState(f"its models are {row['models']}, but the players are {models}")
         return pair, row["opening"], seat
 
     # --- play -----------------------------------------------------------------------------------
@@ -230,12 +229,9 @@ class Tournament:
         self.rows |= rows
 
     def _note_void(self, pair: Pair, numbers: range, error: PlayerError) -> None:
-        row = {
-            "players": list(pair),
-            "openings": [numbers.start, numbers.stop],
-            "message": str(error),
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }
+        when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        openings = [numbers.start, numbers.stop]
+        row = {"players": list(pair), "openings": openings, "message": str(error), "time": when}
         append_lines(self.out / "void.jsonl", [json.dumps(row)])
 
     # --- what it came to ------------------------------------------------------------------------
@@ -264,23 +260,30 @@ class Tournament:
         return {**crosstable(self.game, facts, self.about, parts, anchors), "voids": self.voids()}
 
     def voids(self) -> list[Row]:
-        """Return the void attempts on record."""
+        """Return the void attempts on record; a line cut short by a kill is removed."""
         path = self.out / "void.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        found = []
+        for number, line in enumerate(whole_lines(path), 1):
+            try:
+                found.append(json.loads(line))
+            except (ValueError, RecursionError) as error:
+                raise StoreError(f"{path}:{number} is damaged: {error}. Take the line out.") from error
+        return found
 
-    def write_notations(self, formats: Sequence[str]) -> list[pathlib.Path]:
-        """Write all games as PGN and SGF; MAT is a session of two players, so every pair has a file."""
-        written = []
+    def write(self, formats: Sequence[str], anchors: Mapping[str, float]) -> None:
+        """Write the notations of all games, and the tables where every pair has one.
+
+        PGN and SGF hold all games; MAT is a session of two players, so every pair has a file.
+        """
         for name in formats:
-            write = notation.FORMATS[name][1]
-            parts = [self.games_of(pair) for pair in self.pairs]
-            files = {f"games-{n}.mat": part for n, part in enumerate(parts, 1)}
+            files = {f"games-{n}.mat": self.games_of(pair) for n, pair in enumerate(self.pairs, 1)}
             if name != "mat":
-                files = {f"games.{name}": [row for part in parts for row in part]}
+                files = {f"games.{name}": [row for rows in files.values() for row in rows]}
             for file, rows in files.items():
-                write_file(self.out / file, write(self.game, rows).encode())
-                written.append(self.out / file)
-        return written
+                if rows:
+                    write_file(self.out / file, notation.FORMATS[name][1](self.game, rows).encode())
+        if all(self.games_of(pair) for pair in self.pairs):
+            write_tables(self.out, self.table(anchors))
 
 
 def run_tournament(
@@ -308,16 +311,14 @@ def run_tournament(
         raise PlayerError(f"a player cannot enter: {error} No game was played.") from error
     try:
         wanted = notation.formats_for(made, formats)
-        fixed = anchors_of(anchors, [player.name for player in players])
+        fixed = anchors_of(anchors, [player.name for player in players], names)
         t = Tournament(out, made, players, plan, chunk)
         try:
             t.play(tell, lambda: write_tables(out, t.table(fixed)))
-            table = t.table(fixed)
-            write_tables(out, table)
-            t.write_notations(wanted)
-            return table
+            t.write(wanted, fixed)
+            return t.table(fixed)
         except PlayerError:
-            t.write_notations(wanted)
+            t.write(wanted, fixed)
             raise
         finally:
             t.close()
@@ -351,6 +352,17 @@ def make_directory(path: pathlib.Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"{path} cannot be made ({error.strerror}); give another --out.") from error
+
+
+def whole_lines(path: pathlib.Path) -> list[bytes]:
+    """Return the lines of a file, none where there is no file; a last one cut short is removed from it."""
+    data = path.read_bytes() if path.exists() else b""
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with open(path, "r+b") as file:
+            file.truncate(whole)
+            os.fsync(file.fileno())
+    return data[:whole].splitlines()
 
 
 def append_lines(path: pathlib.Path, lines: Sequence[str]) -> None:
