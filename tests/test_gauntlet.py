@@ -38,8 +38,6 @@ def runs(trained, tmp_path, monkeypatch):
     """Return a copy of a folder with a run and its registry, which is also the current folder's `runs`."""
     shutil.copytree(trained, tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
-    with Registry(tmp_path / "runs") as registry, registry.change() as db:
-        db.execute("UPDATE models SET run = ?", (str(tmp_path / "runs" / "a"),))
     return tmp_path / "runs"
 
 
@@ -92,6 +90,17 @@ def test_run_means_its_newest_model_against_its_champion(runs, registry):
     assert found["players"]["champion"]["model"] == registry.models()[0]["hash"]
     assert set(found["fixed"]) == {"random", "minimax:1"}
     assert show(registry, found["model"])["decisions"][-1]["id"] == found["decision"]
+
+
+def test_model_of_a_copied_run_is_found_with_the_run_beside_it_though_the_first_one_is_still_there(
+    trained, runs, registry
+):
+    stored = registry.rows("SELECT DISTINCT run FROM models")
+    assert [row["run"] for row in stored] == ["a"]
+    assert find_candidate(newest(runs), registry).run.resolve() == (runs / "a").resolve()
+    with registry.change() as db:  # as older registries hold it
+        db.execute("UPDATE models SET run = ?", (str(trained / "a"),))
+    assert find_candidate(newest(runs), registry).run.resolve() == (runs / "a").resolve()
 
 
 def test_model_in_production_is_to_be_beaten_before_the_runs_champion(runs, registry):

@@ -446,6 +446,55 @@ def test_pruning_keeps_what_a_run_needs_to_go_on(registry):
     assert there(registry) == set(names[:2])
 
 
+@pytest.mark.parametrize("stored", ["relative", "absolute"])
+def test_pruning_keeps_what_a_run_needs_after_run_and_registry_have_moved(registry, tmp_path, stored):
+    names = [entered(registry, k) for k in (1, 2, 3)]
+    run, place = registry.folder / "a", tmp_path / "elsewhere"
+    (run / "config.yaml").write_text("game: {name: tictactoe}\n")
+    (run / "champion").write_text(names[0])
+    (run / "newest").write_text(names[1])
+    if stored == "absolute":
+        with registry.change() as db:
+            db.execute("UPDATE models SET run = ?", (str(run.resolve()),))
+    registry.close()
+    os.rename(registry.folder, place)
+    with Registry(place) as moved:
+        assert prune(moved, best=0, newest=0)["removed"] == [names[2]]
+        assert there(moved) == set(names[:2])
+
+
+def test_pruning_keeps_the_champion_of_a_checkpoint(registry):
+    names = [entered(registry, k) for k in (1, 2)]
+    run = registry.folder / "a"
+    (run / "config.yaml").write_text("game: {name: tictactoe}\n")
+    (run / "checkpoints" / "00000001").mkdir(parents=True)
+    (run / "checkpoints" / "00000001" / "state.json").write_text(json.dumps({"champion": names[0]}))
+    assert prune(registry, best=0, newest=0)["removed"] == [names[1]]
+
+
+def test_model_that_two_runs_hold_is_kept_for_either_and_else_removed_from_both(registry):
+    a, b = entered(registry, 1), entered(registry, 2)
+    assert (entered(registry, 1, run="b"), entered(registry, 2, run="b")) == (a, b)
+    (registry.folder / "b" / "config.yaml").write_text("game: {name: tictactoe}\n")
+    (registry.folder / "b" / "champion").write_text(a)
+    files = list(registry.folder.glob(f"*/models/{b}.safetensors"))
+    size = sum(path.stat().st_size for path in files)
+    assert len(files) == 2
+    found = prune(registry, best=0, newest=0)
+    assert found["removed"] == [b] and found["kept"] == {a: "champion of b"} and found["bytes"] == size
+    assert there(registry) == {a} and len(list(registry.folder.glob("*/models/*.safetensors"))) == 2
+
+
+def test_model_of_a_renamed_run_is_entered_where_it_is_now(registry):
+    a = entered(registry, 1)
+    (registry.folder / "a").rename(registry.folder / "new")
+    with pytest.raises(StoreError, match="cannot be read"):
+        registry.load(a)
+    entered(registry, 1, run="new")
+    assert registry.load(a).hash == a
+    assert (registry.model(a)["run"], registry.model(a)["removed"]) == ("new", None)
+
+
 def test_pruning_keeps_all_models_of_a_run_in_which_past_models_play(registry):
     names = [entered(registry, k) for k in (1, 2, 3)]
     text = "game: {name: tictactoe}\nselfplay: {opponents: [{player: past, share: 0.2}]}\n"

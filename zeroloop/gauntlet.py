@@ -50,11 +50,7 @@ def find_candidate(name: str, registry: Registry) -> Candidate:
     if path is None or known:
         row = known[0] if known else registry.model(name)
         registry.verified(row)
-        run = pathlib.Path(row["run"] or "")
-        alive = row["run"] is not None and (run / "config.yaml").exists()
-        return Candidate(
-            row["hash"], registry.path(row), row["source"], row["options"], run if alive else None
-        )
+        return Candidate(row["hash"], registry.path(row), row["source"], row["options"], registry.run_of(row))
     loaded = model.load(path)
     run = path.parent.parent
     alive = (run / "config.yaml").exists()

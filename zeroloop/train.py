@@ -318,10 +318,11 @@ class _Loop:
         return name, network
 
     def _enter_past(self) -> None:
-        """Enter earlier models that the registry does not know, for the run was moved, or is older."""
+        """Enter earlier models that the registry does not find, for the run was moved, or is older."""
         lineage = Lineage(run=str(self.run.folder.resolve()))
         with Registry(self.run.folder.parent) as registry:
-            known = {row["hash"] for row in registry.models(self.game.id)}
+            rows = registry.models(self.game.id)
+            known = {r["hash"] for r in rows if registry.path(r).exists() and registry.run_of(r) is not None}
             for name in self.past:
                 path = self.run.models / f"{name}.safetensors"
                 if name not in known and path.exists():

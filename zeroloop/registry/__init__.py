@@ -40,7 +40,8 @@ CREATE TABLE models (
     options TEXT NOT NULL,          -- JSON
     rules_identity TEXT NOT NULL,
     path TEXT NOT NULL,             -- of the file, relative to the registry where it lies below it
-    run TEXT, parent TEXT, config_hash TEXT,
+    run TEXT,                       -- its folder, relative likewise
+    parent TEXT, config_hash TEXT,
     positions INTEGER, steps INTEGER, games INTEGER,    -- what it was trained on; NULL: not known
     created TEXT NOT NULL,
     stage TEXT NOT NULL DEFAULT 'development' CHECK (stage IN ('development', 'staging', 'production')),
@@ -90,7 +91,7 @@ class Lineage(NamedTuple):
     """Where a model comes from; None where that is not known."""
 
     run: str | None = None
-    """Folder of the run."""
+    """Folder of the run; stored relative to the registry where it lies below it, so that both may move."""
     parent: str | None = None
     """Hash of the model that it was trained on from."""
     config_hash: str | None = None
@@ -223,15 +224,41 @@ class Registry:
             "created": now(),
             **lineage._asdict(),
         }
+        if lineage.run is not None:
+            row["run"] = self.relative(pathlib.Path(lineage.run))
         names = ", ".join(row)
         marks = ", ".join(f":{key}" for key in row)
         updates = ", ".join(f"{key} = coalesce({key}, excluded.{key})" for key in Lineage._fields)
         updates += ", path = iif(removed IS NULL, path, excluded.path), removed = NULL"  # it was made again
         with self.change() as db:
+            self._forget_places(db, name)
             db.execute(
                 f"INSERT INTO models ({names}) VALUES ({marks}) ON CONFLICT (hash) DO UPDATE SET {updates}",
                 row,
             )
+
+    def _forget_places(self, db: sqlite3.Connection, name: str) -> None:
+        """Mark file and run of a model for renewal where nothing is there any more: the run was moved."""
+        for row in db.execute("SELECT * FROM models WHERE hash = ?", (name,)).fetchall():
+            gone = not self.path(dict(row)).exists()
+            db.execute(
+                "UPDATE models SET run = iif(?, NULL, run), removed = iif(?, ?, removed) WHERE hash = ?",
+                (self.run_of(dict(row)) is None, gone, now(), name),
+            )
+
+    def run_of(self, row: Row) -> pathlib.Path | None:
+        """Return the folder of a model's run, or None where that is unknown or gone.
+
+        The run around the model's file comes first: after a copy, the one that is stored may be another.
+        """
+        path, known = self.path(row), row["run"]
+        around = [path.parent.parent] if path.parent.name == "models" and path.exists() else []
+        stored = [self.folder / known] if known else []
+        beside = self.folder / pathlib.Path(known or "").name  # older registries hold absolute paths
+        if (beside / "models" / f"{row['hash']}.safetensors").exists():
+            stored.append(beside)
+        found = [run for run in (*around, *stored) if (run / "config.yaml").exists()]
+        return found[0] if found else None
 
     def relative(self, path: pathlib.Path) -> str:
         """Return a path as it is stored: relative where it lies below the registry, so that both may move."""

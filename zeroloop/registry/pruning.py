@@ -15,22 +15,23 @@ def prune(
     """Remove the files of development models that nobody needs; their rows and evidence stay.
 
     Kept are, of each game, the `best` by Elo and the `newest`; whatever is staged, in production or tagged,
-    and its parent; and what a run needs to go on: its champion, its newest model, and all of them where
-    past models play in it.
+    and its parent; and what the runs that hold a file of the model need to go on: the champion, the newest
+    model, the champions of the checkpoints, and all of them where past models play.
 
     Args:
       dry: only tell.
 
     Returns:
-      removed: hashes; kept: why, by hash; bytes: freed.
+      removed: hashes; kept: why, by hash; bytes: freed, of all copies of the models removed.
     """
     removed: list[Row] = []
     kept: dict[str, str] = {}
+    runs = _needed_by_runs(registry)
     with registry.change() as db:
         rows = [r for r in registry.models(game) if not r["removed"] or not dry]
         for name in sorted({r["game"] for r in rows}):
             mine = [r for r in rows if r["game"] == name]
-            why = _needed(mine, ratings(registry, name), best, newest)
+            why = _needed(mine, ratings(registry, name), best, newest, runs)
             for row in mine:
                 if row["hash"] in why:
                     kept[row["hash"]] = why[row["hash"]]
@@ -40,11 +41,14 @@ def prune(
                         db.execute("UPDATE models SET removed = ? WHERE hash = ?", (now(), row["hash"]))
     freed = sum(_remove(registry, row, dry) for row in removed)
     if not dry:  # what a process that was killed between the two steps left
-        freed += sum(_remove(registry, row, dry) for row in registry.models(game) if row["removed"])
+        left = [row for row in registry.models(game) if row["removed"] and row["hash"] not in kept]
+        freed += sum(_remove(registry, row, dry) for row in left)
     return {"removed": [r["hash"] for r in removed], "kept": kept, "bytes": freed}
 
 
-def _needed(rows: list[Row], found: dict[str, Rating], best: int, newest: int) -> dict[str, str]:
+def _needed(
+    rows: list[Row], found: dict[str, Rating], best: int, newest: int, runs: dict[str, str]
+) -> dict[str, str]:
     """Return why models of one game are kept, by hash; rows are the newest first."""
     why: dict[str, str] = {}
     for row in rows:
@@ -54,9 +58,8 @@ def _needed(rows: list[Row], found: dict[str, Rating], best: int, newest: int) -
                 why.setdefault(row["parent"], f"parent of {row['hash'][:SHORT]}")
         if row["tags"]:
             why.setdefault(row["hash"], f"tagged {', '.join(row['tags'])}")
-    for run in sorted({r["run"] for r in rows if r["run"]}):
-        for name, reason in _needed_by_run(pathlib.Path(run), rows).items():
-            why.setdefault(name, reason)
+        if row["hash"] in runs:
+            why.setdefault(row["hash"], runs[row["hash"]])
     alive = [r for r in rows if not r["removed"]]
     for row in alive[:newest]:
         why.setdefault(row["hash"], f"one of the newest {newest}")
@@ -66,30 +69,55 @@ def _needed(rows: list[Row], found: dict[str, Rating], best: int, newest: int) -
     return why
 
 
-def _needed_by_run(run: pathlib.Path, rows: list[Row]) -> dict[str, str]:
-    """Return the models that a run needs to go on; a run that is gone needs none."""
+def _needed_by_runs(registry: Registry) -> dict[str, str]:
+    """Return why models are needed by the runs that hold a file of any: those beside the registry too."""
+    places = {path.resolve() for path in registry.folder.glob("*/models")}
+    for row in registry.models():
+        run = registry.run_of(row)
+        if run is not None:
+            places.add((run / "models").resolve())
+    why: dict[str, str] = {}
+    for place in sorted(places):
+        for name, reason in _needed_by_run(place.parent).items():
+            why.setdefault(name, reason)
+    return why
+
+
+def _needed_by_run(run: pathlib.Path) -> dict[str, str]:
+    """Return the models that a run needs to go on."""
     from ..model import read_pointer
-    from ..run import stored_config
+    from ..run import checkpoint_names, read_json, stored_config
 
     if not (run / "config.yaml").exists():
-        return {}
+        return {}  # a folder of models, such as the registry's own
     pointers = {key: run / key for key in ("champion", "newest")}
     why = {read_pointer(path): f"{key} of {run.name}" for key, path in pointers.items() if path.exists()}
+    for name in checkpoint_names(run):
+        state = run / "checkpoints" / name / "state.json"
+        if state.exists():  # the trainer drops old ones meanwhile
+            why.setdefault(
+                read_json(state, "champion")["champion"], f"champion of a checkpoint of {run.name}"
+            )
     if any(o.player == "past" for o in stored_config(run).selfplay.opponents):
-        for row in rows:
-            if row["run"] == str(run):
-                why.setdefault(row["hash"], f"past models play in {run.name}")
+        for path in (run / "models").glob("*.safetensors"):
+            why.setdefault(path.stem, f"past models play in {run.name}")
     return why
 
 
 def _remove(registry: Registry, row: Row, dry: bool) -> int:
-    """Remove the files of a model, in the run and in the registry; return their bytes."""
+    """Remove all files of a model, in its runs and in the registry; return their bytes."""
+    file = f"{row['hash']}.safetensors"
+    run = registry.run_of(row)
+    copies = [registry.path(row), registry.kept / file, *registry.folder.glob(f"*/models/{file}")]
+    if run is not None:
+        copies.append(run / "models" / file)
     freed = 0
-    for path in {registry.path(row), registry.kept / f"{row['hash']}.safetensors"}:
+    for path in {path.resolve() for path in copies}:
         try:
-            freed += path.stat().st_size
+            size = path.stat().st_size
             if not dry:
                 path.unlink()
+            freed += size
         except FileNotFoundError:
             continue
         except OSError as error:
