@@ -22,7 +22,7 @@ from zeroloop.registry import Lineage, Registry
 from zeroloop.registry.evidence import show
 from zeroloop.registry.stages import promote
 
-PROMOTE = {"max_pairs": 4, "floors": {"random": 0.1}, "floor_games": 6, "automatic": "staging"}
+PROMOTE = {"max_pairs": 4, "floors": {"random": 0.1}, "floor_games": 100, "automatic": "staging"}
 GIVEN = run_config(promote=PROMOTE, evaluate={"opponents": {"minimax:1": 4}})
 
 
@@ -75,7 +75,7 @@ def test_every_evaluation_of_the_loop_is_in_the_registry_with_its_lineage(traine
 def test_evidence_of_the_loop_names_floors_players_and_seed(trained):
     row = read_matches(trained / "a" / "matches.jsonl")[0]
     assert row["floors"] == {"random": 0.1} and row["left_out"] == {}
-    assert row["fixed"]["random"]["games"] == 6 and row["fixed"]["minimax:1"]["games"] == 4
+    assert row["fixed"]["random"]["games"] == 100 and row["fixed"]["minimax:1"]["games"] == 4
     assert row["players"]["candidate"]["model"] == row["model"] and row["seed"] > 0
 
 
@@ -137,6 +137,14 @@ def test_number_of_games_may_be_given_for_all(runs, registry):
     first = registry.models()[-1]["hash"]
     found = fight(registry, newest(runs), settings, champion=first, games=8)
     assert {m["games"] for m in (found["versus_champion"], *found["fixed"].values())} == {8}
+
+
+def test_gauntlet_of_few_games_is_a_report_and_never_a_pass(runs, registry):
+    (runs / "a" / "champion").write_text(newest(runs))
+    found = fight(registry, runs / "a", games=2)
+    assert found["fixed"]["random"]["games"] == 2 and not found["promoted"]
+    assert found["reason"].startswith("not promoted: not enough games: 2 against random")
+    assert not show(registry, found["model"])["decisions"][-1]["passed"]
 
 
 # --- what is stored -----------------------------------------------------------------------------

@@ -263,6 +263,17 @@ def test_engines_are_met_where_asked_for_or_where_they_have_a_floor():
     assert plan_of(TICTACTOE, bound).games[engine] == 100
 
 
+def test_two_names_of_one_player_are_met_once_with_all_that_either_asks_for():
+    """The heuristic is minimax of depth 1."""
+    given = PromoteConfig(floors={"heuristic": 0.6}, floor_games=20, engines={"minimax:1": 40})
+    settings = Config(promote=given, evaluate=EvaluateConfig(opponents={"minimax:1": 30, "minimax:2": 6}))
+    plan = plan_of(TICTACTOE, settings, engines=True)
+    assert plan.games == {"heuristic": 30, "minimax:2": 6} and plan.floors == {"heuristic": 0.6}
+    both = plan_of(TICTACTOE, Config(promote=PromoteConfig(floors={"heuristic": 0.6, "minimax:1": 0.7})))
+    assert both.floors == {"heuristic": 0.7}
+    assert "minimax:1" not in both.games
+
+
 # --- the threshold ------------------------------------------------------------------------------
 
 

@@ -120,9 +120,51 @@ def test_newest_evidence_decides_and_a_failed_one_is_told(registry):
         promote(registry, a)
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"fixed": {"random": 1.0}, "floors": {"random": 0.85}, "fixed_games": 2}, "2 against random"),
+        ({"fixed": {"random": 1.0}, "floors": {"random": 0.85}, "fixed_games": 98}, "98 against random"),
+        ({"fixed": {"random": 1.0}, "floors": {}}, "no champion to beat and no floor"),
+    ],
+)
+def test_decision_on_too_few_games_is_no_evidence_for_a_stage(registry, given, told):
+    a, fixed_games = entered(registry, 1), given.pop("fixed_games", 100)
+    found = summary(a, None, promoted=True, **given)
+    found["fixed"]["random"]["games"] = fixed_games
+    record(registry, "tictactoe", found)
+    for stage in ("staging", "production"):
+        with pytest.raises(StoreError, match=f"not enough games.*{told}"):
+            promote(registry, a, stage)
+        assert told in promote_passed(registry, a, stage)
+    assert stages(registry) == {a: "development"}
+
+
+def test_threshold_over_few_games_against_the_champion_is_no_evidence_and_the_sequential_test_is(registry):
+    a, b, c = (entered(registry, k) for k in (1, 2, 3))
+    promote(registry, a, "production", force="first")
+    record(registry, "tictactoe", summary(b, a, 1.0, rule="threshold", games=20))
+    with pytest.raises(StoreError, match="not enough games: 20 against the champion"):
+        promote(registry, b, "production")
+    record(registry, "tictactoe", summary(c, a, 0.9, rule="sprt", games=64))
+    assert promote(registry, c, "production")["stage"] == "production"
+
+
+def test_history_tells_how_many_decisions_failed_before_the_one_that_passed(registry):
+    a, b = entered(registry, 1), entered(registry, 2)
+    for seed in (2, 3):
+        record(registry, "tictactoe", summary(a, b, 0.5, seed=seed))
+    record(registry, "tictactoe", summary(b, a, 0.5, seed=4))
+    record(registry, "tictactoe", summary(a, b, 0.6, seed=5))
+    promote(registry, a)
+    reason = show(registry, a)["history"][0]["reason"]
+    assert reason == "promoted: it won. 2 decisions about it before this one had failed."
+
+
 def test_promotion_goes_by_stages_and_keeps_reason_evidence_and_a_copy_of_the_file(registry):
     a = entered(registry, 1)
-    number = record(registry, "tictactoe", summary(a, None, promoted=True))
+    floors = {"fixed": {"random": 0.9}, "floors": {"random": 0.85}}
+    number = record(registry, "tictactoe", summary(a, None, promoted=True, **floors))
     assert promote(registry, a[:8])["stage"] == "staging"
     assert promote(registry, a)["stage"] == "production" and registry.production("tictactoe") == a
     history = show(registry, a)["history"]
@@ -302,6 +344,19 @@ def test_elo_is_that_of_the_matches_and_names_them(registry):
     assert found["random"].estimate.elo == 0
     assert first.estimate.low < 400 < first.estimate.high
     assert {r["hash"]: r["elo"]["games"] for r in listed(registry)} == {a: 500, b: 400}
+
+
+def test_of_matches_equal_but_for_their_number_of_games_the_longest_counts(registry):
+    """The shorter ones are its beginning."""
+    a = entered(registry, 1)
+    for games in (20, 100, 40):
+        given = summary(a, None, fixed={"random": 0.75}, promoted=True)
+        given["fixed"]["random"] |= {"games": games, "pairs": games // 2}
+        record(registry, "tictactoe", given)
+    assert ratings(registry, "tictactoe")[f"{a[:12]}@64"].estimate.games == 100
+    record(registry, "tictactoe", summary(a, None, fixed={"random": 0.75}, promoted=True, seed=2))
+    found = ratings(registry, "tictactoe")[f"{a[:12]}@64"]
+    assert found.estimate.games == 200 and found.matches == [2, 4]
 
 
 def test_player_that_no_chain_links_to_random_has_a_reason_and_no_number(registry):

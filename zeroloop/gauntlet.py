@@ -17,7 +17,7 @@ from .players import Player, close, model_player, parse
 from .promotion import Decision, decide, gather, plan_of
 from .registry import SHORT, Lineage, Registry
 from .registry.evidence import record
-from .registry.stages import former_of, promote_passed
+from .registry.stages import former_of, promote_passed, too_few
 from .run import read_json, stored_config
 
 
@@ -124,7 +124,8 @@ def run_gauntlet(
 
     Args:
       champion: a model to beat instead of the one in production.
-      games: against each, instead of what the configuration says.
+      games: against each, instead of what the configuration says; with fewer than
+        `stages.ENOUGH_GAMES` it is a report, and never a pass.
       seed: of the openings; the same gauntlet with the same seed is the same evidence.
       simulations: of candidate and champion; default `match.simulations`.
 
@@ -168,6 +169,10 @@ def run_gauntlet(
     finally:
         close(*players, *opponents.values())
     decision = decide(config, found)
+    few = too_few(decision.summary())
+    if decision.promoted and few:
+        told_so = decision.reason.removeprefix("promoted: ").removesuffix(".")
+        decision = decision._replace(promoted=False, reason=f"not promoted: {few} ({told_so}).")
     for of in [candidate, *([rival] if rival else [])]:
         enter(of, game, registry)
     return _stored(registry, game, candidate, decision, config.promote.automatic)

@@ -12,7 +12,7 @@ from .errors import StoreError
 from .games.game import Game
 from .match import MatchResult, joined, play_match
 from .openings import openings
-from .players import Player, describe
+from .players import Player, describe, parse
 from .rating import Result, SprtResult, score_from_elo, sprt
 
 CHUNK = 32
@@ -31,7 +31,7 @@ class Plan(NamedTuple):
 
 
 def plan_of(game: Game, config: Config, engines: bool = False) -> Plan:
-    """Return whom a candidate of this game meets.
+    """Return whom a candidate of this game meets; of several names of one player, one, with all it asks for.
 
     Args:
       engines: with all engines of `promote.engines`; else only with those that have a floor.
@@ -54,7 +54,29 @@ def plan_of(game: Game, config: Config, engines: bool = False) -> Plan:
             floors[name] = floor
     if engines:
         games |= {name: count for name, count in rules.engines.items() if name not in games}
-    return Plan(games, floors, left_out)
+    return _merged(game, Plan(games, floors, left_out))
+
+
+def _merged(game: Game, plan: Plan) -> Plan:
+    """Return the plan with each player once: under the name that has a floor, else under the first."""
+    names: dict[str, str] = {}
+    for name in (*plan.floors, *plan.games):
+        names.setdefault(_player_of(game, name), name)
+    games: dict[str, int] = {}
+    for name, count in plan.games.items():
+        kept = names[_player_of(game, name)]
+        games[kept] = max(games.get(kept, 0), count)
+    floors: dict[str, float] = {}
+    for name, floor in plan.floors.items():
+        kept = names[_player_of(game, name)]
+        floors[kept] = max(floors.get(kept, 0.0), floor)
+    return Plan(games, floors, plan.left_out)
+
+
+def _player_of(game: Game, name: str) -> str:
+    """Return the name of the player that a name makes; outside engines are not started for it."""
+    searches = name.partition(":")[0] in ("heuristic", "minimax")
+    return parse(name, game).name if searches and game.has_heuristic else name
 
 
 class Evidence(NamedTuple):

@@ -296,7 +296,9 @@ class _Loop:
         append_line(run.folder / "matches.jsonl", json.dumps(row))
         with Registry(run.folder.parent) as registry:
             record(registry, self.game.id, decision.summary())
-            promote_passed(registry, name, c.promote.automatic if decision.promoted else "none")
+            if decision.promoted and c.promote.automatic != "none":
+                lifted = promote_passed(registry, name, c.promote.automatic)
+                self.report("say", {"text": f"{name[: model.SHORT]} in the registry: {lifted}"})
         self._rate(name)
         if decision.promoted:
             run.champion = name

@@ -117,10 +117,15 @@ def insert(db: sqlite3.Connection, table: str, row: Row) -> int:
 def ratings(registry: Registry, game: str) -> dict[str, Rating]:
     """Return the Elo of every player of a game over all its matches; `random` has 0.
 
-    Players that no chain of games links to `random` have a reason instead.
+    Of matches that differ by their number of games alone the longest counts: openings of equal seeds begin
+    alike, so the shorter ones are part of it. Players that no chain of games links to `random` have a
+    reason instead.
     """
-    rows = registry.rows("SELECT id, a, b, score, games FROM matches WHERE game = ? ORDER BY id", game)
-    rows = [r for r in rows if r["a"] != r["b"]]  # a model that met itself says nothing about its strength
+    longest: dict[tuple[object, ...], Row] = {}
+    for row in registry.rows("SELECT * FROM matches WHERE game = ? ORDER BY games, id", game):
+        if row["a"] != row["b"]:  # a model that met itself says nothing about its strength
+            longest[tuple(row[key] for key in ("a", "a_settings", "b", "b_settings", "seed"))] = row
+    rows = sorted(longest.values(), key=lambda row: int(row["id"]))
     played: dict[str, list[int]] = {}
     for row in rows:
         for side in (row["a"], row["b"]):

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 from ..errors import StoreError
 from ..files import write_file
 from . import SHORT, STAGES, Registry, Row, now
 
-BEATEN_GAMES = 100
-"""A match of fixed length with fewer games takes no model out of production."""
+ENOUGH_GAMES = 100
+"""A match of fixed length with fewer games lifts no model to a stage, and takes none out of production."""
+
+
+def too_few(summary: Row) -> str:
+    """Return why a decision that passed rests on too few games to be evidence for a stage, or ''.
+
+    Each floor, and the rule `threshold` against the champion, needs ENOUGH_GAMES; the sequential test
+    knows itself when it has seen enough.
+    """
+    met = {name: summary["fixed"][name]["games"] for name in summary["floors"]}
+    versus = summary["versus_champion"]
+    if versus is not None and summary["rule"] == "threshold":
+        met["the champion"] = versus["games"]
+    short = [f"{games} against {name}" for name, games in met.items() if games < ENOUGH_GAMES]
+    if short:
+        return f"not enough games: {', '.join(short)}; a stage needs {ENOUGH_GAMES} each"
+    if versus is None and not met:
+        return "not enough games: there is no champion to beat and no floor to reach"
+    return ""
 
 
 def promote(registry: Registry, name: str, to: str | None = None, force: str = "") -> Row:
     """Lift a model to staging or production and return it; exactly one of several at once succeeds.
 
-    It needs evidence: the newest decision about it passed; for production, against the model that is
-    in production now. The former one becomes staging. A rolled-back model needs newer evidence.
+    It needs evidence: the newest decision about it passed, on enough games (`too_few`); for production,
+    against the model that is in production now. The former one becomes staging. A rolled-back model needs
+    newer evidence. Of the decisions about it that failed before, the history tells the number.
 
     Args:
       to: `staging` or `production`; None: the next stage. force: a reason to do without evidence.
@@ -34,7 +54,7 @@ def promote(registry: Registry, name: str, to: str | None = None, force: str = "
             raise StoreError(f"model {name[:SHORT]} of {row['game']} is in {row['stage']} already.")
         reigning = registry.production(row["game"])
         decision = None if force.strip() else _evidence(registry, row, target, reigning)
-        reason = str(decision["reason"]) if decision else force.strip()
+        reason = _reason(registry, decision) if decision else force.strip()
         _keep_file(registry, db, row)
         replaced = reigning if target == "production" else None
         if replaced:
@@ -61,7 +81,8 @@ def _evidence(registry: Registry, row: Row, target: str, reigning: str | None) -
         "SELECT max(last_decision) AS id FROM history WHERE hash = ? AND kind = 'rollback'", name
     )[0]["id"]
     found = registry.rows(
-        "SELECT id, champion, passed, reason FROM decisions WHERE hash = ? AND id > ? ORDER BY id DESC",
+        "SELECT id, hash, champion, passed, reason, summary FROM decisions WHERE hash = ? AND id > ? "
+        "ORDER BY id DESC",
         name,
         after or 0,
     )
@@ -76,7 +97,23 @@ def _evidence(registry: Registry, row: Row, target: str, reigning: str | None) -
         raise StoreError(f"{what} has no evidence{rolled}; {again}")
     if not found[0]["passed"]:
         raise StoreError(f"the newest evidence about {what} says: {found[0]['reason']} Else {again}")
+    few = too_few(json.loads(found[0]["summary"]))
+    if few:
+        raise StoreError(f"the newest evidence about {what} is none for a stage: {few}; {again}")
     return found[0]
+
+
+def _reason(registry: Registry, decision: Row) -> str:
+    """Return the reason of a decision, with the number of those before it that failed: one may try seeds."""
+    failed = registry.rows(
+        "SELECT count(*) AS n FROM decisions WHERE hash = ? AND id < ? AND NOT passed",
+        decision["hash"],
+        decision["id"],
+    )[0]["n"]
+    if not failed:
+        return str(decision["reason"])
+    what = "decision about it before this one" if failed == 1 else "decisions about it before this one"
+    return f"{decision['reason']} {failed} {what} had failed."
 
 
 def _keep_file(registry: Registry, db: sqlite3.Connection, row: Row) -> None:
@@ -166,7 +203,7 @@ def roll_back_beaten(
     """Apply the rule: the model that was replaced shows itself better than the one in production.
 
     Either it challenges the one in production and the sequential test accepts it; or one of them has met
-    the other in a match of fixed length, of at least BEATEN_GAMES games, whose 95 % interval lies on the
+    the other in a match of fixed length, of at least ENOUGH_GAMES games, whose 95 % interval lies on the
     former one's side of one half.
     """
     if registry.production(game) is None or summary["versus_champion"] is None:
@@ -178,7 +215,7 @@ def roll_back_beaten(
     met = summary["versus_champion"]
     low, high = met["interval"]
     challenged = sides == [former, reigning]
-    fixed = summary["rule"] == "threshold" and met["games"] >= BEATEN_GAMES
+    fixed = summary["rule"] == "threshold" and met["games"] >= ENOUGH_GAMES
     beaten = fixed and (low > 0.5 if challenged else high < 0.5)
     if beaten or (challenged and summary["test"] == "accept"):
         score = f"{100 * met['score']:.1f} % [{100 * low:.1f}, {100 * high:.1f}] over {met['games']} games"
@@ -198,6 +235,12 @@ def promote_passed(registry: Registry, name: str, stage: str) -> str:
     row = registry.model(name)
     if stage == "none" or row["stage"] == stage or row["stage"] == "production":
         return f"it stays in {row['stage']}"
+    newest = registry.rows(
+        "SELECT summary FROM decisions WHERE hash = ? ORDER BY id DESC LIMIT 1", row["hash"]
+    )
+    few = too_few(json.loads(newest[0]["summary"])) if newest else ""
+    if few:
+        return f"it stays in {row['stage']}: {few}"
     if stage == "production":
         reigning = registry.production(row["game"])
         newest = registry.rows(
