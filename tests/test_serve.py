@@ -373,8 +373,10 @@ BAD = {
     "not a number": (b'{"simulations": NaN}', "NaN is no number of JSON"),
     "infinity": (b'{"simulations": -Infinity}', "-Infinity is no number of JSON"),
     "a huge float": (b'{"simulations": 1e999}', "whole number from 1 to 64"),
-    "a huge number": (b'{"simulations": ' + b"9" * 300 + b"}", "whole number from 1 to 64"),
-    "an endless number": (b'{"simulations": ' + b"9" * 9000 + b"}", "is not JSON"),
+    "26 digits": (b'{"simulations": ' + b"9" * 26 + b"}", f"from 1 to 64, not {'9' * 26}."),
+    "a huge number": (b'{"simulations": ' + b"9" * 300 + b"}", "from 1 to 64, not a number of 300 digits."),
+    "an endless number": (b'{"simulations": ' + b"9" * 9000 + b"}", "a number of 9000 digits; no key"),
+    "an endless key": (b'{"position": ' + b"9" * 5000 + b"}", "a number of 5000 digits; no key"),
     "a fraction": (b'{"simulations": 1.5}', "not a number that is not whole"),
     "true": (b'{"simulations": true}', "not true or false"),
     "zero": (b'{"simulations": 0}', "from 1 to 64"),
@@ -442,7 +444,22 @@ def test_paths_methods_types_and_sizes_are_told():
         "size": 413,
         "garbled": 400,
     }
+    assert "Content-Encoding is 'deflate'" in seen["garbled"][1]["error"]
     assert seen["method"][2]["Allow"] == "POST" and "allowed: POST" in seen["method"][1]
+
+
+def test_a_body_that_is_not_what_its_headers_say_is_told_and_fills_no_log(caplog):
+    async def script(session, url):
+        garbled = {**JSON, "Content-Encoding": "gzip"}
+        bodies = [b"{}", b"not compressed", b"{" * 5000]
+        seen = [await post(session, f"{url}/v1/search", body, garbled) for body in bodies]
+        return seen, await post(session, f"{url}/v1/search", {})
+
+    seen, after = on_server(script, served_of())
+    for status, told, _ in seen:
+        assert status == 400 and told["error"].startswith("the body is not what its headers say;")
+        assert told["error"].count(".") == 1 and "\n" not in told["error"]
+    assert after[0] == 200 and caplog.text == ""
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
@@ -593,6 +610,16 @@ def test_several_models_are_told_apart():
     assert seen["bbb"][0] == 400 and "served: aaaaaaaaaaaa (first), bbbbbbbbbbbb (second)" in str(seen["bbb"])
 
 
+def test_a_model_is_named_with_its_simulations_or_without():
+    (demo,) = load_served(["demo:connect4@8"])
+    api = Api([demo, served_of()], 1)
+    for name in ("demo:connect4@8", "demo:connect4", demo.model.hash[:6]):
+        assert api._served({"model": name}) is demo
+    for name in ("demo:connect4@9", "", "toy@64"):
+        with pytest.raises(BadQuestion, match="no model that is served"):
+            api._served({"model": name})
+
+
 def test_a_model_served_at_0_simulations_only_evaluates():
     assert asked("evaluate", {}, served_of(simulations=0))[0] == 200
     status, told = asked("search", {}, served_of(simulations=0))
@@ -648,7 +675,8 @@ def test_a_port_in_use_is_told():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port} .*give another --port"):
+        told = f"cannot listen on 127.0.0.1:{port} (Address already in use); give another --port."
+        with pytest.raises(ConfigError, match=re.escape(told)):
             asyncio.run(serve([served_of()], "127.0.0.1", port, 1, lambda url: None))
 
 

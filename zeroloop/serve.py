@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import json
 import logging
+import os
 import pathlib
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -61,10 +62,10 @@ SEARCH = (*EVALUATE, "simulations")
 """The keys of a question."""
 
 log = logging.getLogger("zeroloop.serve")
-"""Failures of the server itself. What is no HTTP is the client's failure: it is answered, not logged."""
-log.addFilter(
-    lambda said: not isinstance((said.exc_info or (None, None))[1], http_exceptions.HttpProcessingError)
-)
+"""Failures of the server itself. What is no HTTP, or a body that is not what its headers say, is the client's
+failure: it is answered, not logged."""
+CLIENTS = http_exceptions.HttpProcessingError, web.RequestPayloadError
+log.addFilter(lambda said: not isinstance((said.exc_info or (None, None))[1], CLIENTS))
 
 Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -119,6 +120,8 @@ class Served(NamedTuple):
     name: str
     model: Model
     desk: Desk
+    given: str = ""
+    """The name with the simulations, as it was typed; a client may use either."""
 
     def plain(self) -> dict[str, Any]:
         """Return what a client may know."""
@@ -154,7 +157,7 @@ def load_served(names: Sequence[str], threads: int = 1) -> list[Served]:
         same = [s.name for s in out if s.model.hash == model.hash]
         if same:
             raise PlayerError(f"{same[0]} and {name} are the same model, {model.hash[: models.SHORT]}.")
-        out.append(Served(name, model, Desk(model_searcher(model, simulations, threads=threads))))
+        out.append(Served(name, model, Desk(model_searcher(model, simulations, threads=threads)), text))
     return out
 
 
@@ -239,7 +242,9 @@ class Api:
                 return self.served[0]
             raise BadQuestion(f"'model' is missing; served: {self._names()}.")
         found = [
-            s for s in self.served if s.name == name or (len(name) >= 6 and s.model.hash.startswith(name))
+            s
+            for s in self.served
+            if name in (s.name, s.given or s.name) or (len(name) >= 6 and s.model.hash.startswith(name))
         ]
         if len(found) == 1:
             return found[0]
@@ -289,8 +294,10 @@ async def read_body(request: web.Request) -> bytes:
             return await request.read()
     except TimeoutError:
         raise Refusal(408, f"the body did not come within {BODY_SECONDS:.0f} seconds.") from None
-    except web.RequestPayloadError as error:
-        raise Refusal(400, f"the body cannot be read: {cut(str(error))}.") from None
+    except web.RequestPayloadError:
+        coding = request.headers.get("Content-Encoding", "identity")[:60]
+        told = f"the body is not what its headers say; its Content-Encoding is '{coding}'."
+        raise Refusal(400, told, {"Connection": "close"}) from None  # what follows it cannot be found
 
 
 async def read_state(game: Game, question: dict[str, Any]) -> State:
@@ -346,7 +353,8 @@ async def serve(
         try:
             await web.TCPSite(runner, host, port, backlog=1024).start()
         except OSError as error:
-            reason = error.strerror or str(error)
+            # asyncio's own text repeats the address; the resolver's numbers are negative
+            reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
             raise ConfigError(f"cannot listen on {host}:{port} ({reason}); give another --port.") from error
         place = runner.addresses[0]
         name = f"[{place[0]}]" if ":" in place[0] else place[0]

@@ -17,6 +17,8 @@ from .searcher import Answer
 
 POSITION = 4096
 """The most characters of a position."""
+DIGITS = 600
+"""The most digits of a whole number; Python may refuse longer ones."""
 
 
 class BadQuestion(ZeroloopError):
@@ -30,7 +32,9 @@ def parse_question(body: bytes, allowed: Sequence[str]) -> dict[str, Any]:
       BadQuestion: not JSON, not an object, unknown keys, or values of another type.
     """
     try:
-        question = json.loads(body.decode(), parse_constant=_no_number, object_pairs_hook=_no_twins)
+        question = json.loads(
+            body.decode(), parse_constant=_no_number, parse_int=_whole, object_pairs_hook=_no_twins
+        )
     except RecursionError:
         raise BadQuestion("the body is JSON of too many levels; send one object of texts.") from None
     except ValueError as error:
@@ -48,6 +52,13 @@ def parse_question(body: bytes, allowed: Sequence[str]) -> dict[str, Any]:
 def _no_number(text: str) -> Any:
     """Refuse NaN and Infinity, which JSON does not know."""
     raise ValueError(f"{text} is no number of JSON")
+
+
+def _whole(text: str) -> int:
+    """Return a whole number; BadQuestion where it is longer than any that is meant."""
+    if len(text) > DIGITS:
+        raise BadQuestion(f"the body has a number of {len(text)} digits; no key takes one like that.")
+    return int(text)
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -70,7 +81,8 @@ def budget(question: dict[str, Any], limit: int) -> int:
         raise BadQuestion("this model is served with 0 simulations, for /v1/evaluate only.")
     asked = question.get("simulations", limit)
     if type(asked) is not int or not 1 <= asked <= limit:
-        what = "what is given" if type(asked) is int else _kind(asked)
+        what = str(asked) if type(asked) is int else _kind(asked)
+        what = what if len(what) <= 40 else f"a number of {len(what)} digits"
         raise BadQuestion(f"'simulations' must be a whole number from 1 to {limit}, not {what}.")
     return asked
 
