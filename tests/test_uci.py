@@ -195,6 +195,28 @@ def test_draw_that_nobody_claimed_is_played_on(session):
     assert "not claimed" in session.go(f"position {fifty}", "go nodes 20")[0]
 
 
+@pytest.mark.parametrize("clock", [100, 101, 149])
+def test_a_position_after_50_moves_without_a_claim_is_played_on(session, clock):
+    """The arbiter ends the game at 75 moves, half-move clock 150; up to there it goes on."""
+    fen = f"4k3/8/8/8/8/8/3R4/4K3 w - - {clock} 120"
+    assert not chess.Board(fen).is_game_over()
+    said = session.go(f"position fen {fen}", "go nodes 20")
+    assert "not claimed" in said[0] and chess.Move.from_uci(move_of(said)) in chess.Board(fen).legal_moves
+    said = session.go(f"position fen {fen} moves d2d7", "go nodes 20")
+    assert move_of(said) in ("e8d7", "e8f8")
+
+
+def test_a_half_move_clock_of_75_moves_and_more_is_refused(session):
+    for clock in ("150", "9999", "-1", "1e2"):
+        said = session.go(f"position fen 4k3/8/8/8/8/8/3R4/4K3 w - - {clock} 120", "go nodes 20")
+        assert "half-move clock" in said[0] and move_of(said) == "(none)"
+
+
+def test_a_mate_with_the_fiftieth_move_is_mate(session):
+    said = session.go("position fen 7k/6Q1/6K1/8/8/8/8/8 b - - 120 90", "go nodes 5")
+    assert "no move is legal" in said[-2] and move_of(said) == "(none)"
+
+
 def test_dead_position_is_still_answered_by_a_legal_move(session):
     fen = "4k3/8/8/8/8/8/8/4K2N w - - 0 1"
     said = session.go(f"position fen {fen}", "go nodes 20")
@@ -319,6 +341,20 @@ def test_without_simulations_the_policy_plays_and_the_score_is_that_of_the_seat_
 def test_wrong_number_is_refused_in_a_sentence(session, wrong):
     said = session.go(f"go {wrong}")
     assert "must be" in said[0] and move_of(said) == "(none)"
+
+
+def test_a_number_beyond_the_limit_is_refused_with_the_limit(session):
+    for word in ("nodes", "movetime", "wtime"):
+        said = session.go(f"go {word} 999999999999999999999")
+        assert said[0].endswith("to 1000000000000.") and move_of(said) == "(none)"
+    assert parse_go(["nodes", "1000000000000"]).numbers == {"nodes": 10**12}
+
+
+def test_no_time_at_all_is_still_answered_by_a_move(session):
+    said = session.go("position startpos", "go movetime 0")
+    assert chess.Move.from_uci(move_of(said)) in chess.Board().legal_moves
+    assert " pv " + move_of(said) in said[-2]
+    assert move_of(session.go("go movetime 0 wtime 0 btime 0")) != "(none)"
 
 
 def test_infinite_search_answers_isready_and_ends_with_stop_only(session):

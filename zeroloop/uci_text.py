@@ -11,11 +11,14 @@ import numpy as np
 from .compiled import kernel
 from .errors import ConfigError, IllegalAction
 from .games import chess_text
-from .games.chess_play import dead
+from .games.chess_play import LAST_CLOCK, dead
 from .games.game import Game, State, apply_action, legal_actions
 from .players import Array
 
 NUMBERS = ("wtime", "btime", "winc", "binc", "movestogo", "movetime", "nodes", "depth", "mate")
+LEAST = {"movestogo": 1, "movetime": 0, "nodes": 1, "depth": 1, "mate": 1}
+"""The least that the numbers of `go` may be; a clock may have run out."""
+MOST = 10**12
 FLAGS = ("infinite", "ponder")
 MOST_TOLD = 24
 """Moves of a line that are printed."""
@@ -56,6 +59,18 @@ def legal_ids(game: Any, states: Any, out: Any) -> Any:
     return legal_actions(game, states[0], out)
 
 
+def claimed(fen: str) -> str:
+    """Return a FEN whose half-move clock stands where a draw can be claimed, if it is beyond.
+
+    Without a claim a game goes on to 75 moves, by the laws of chess (FIDE 2023, 9.6.2).
+    """
+    fields = fen.split()
+    if len(fields) == 6 and fields[4].isascii() and fields[4].isdigit() and len(fields[4]) == 3:
+        if LAST_CLOCK < int(fields[4]) < 150:
+            fields[4] = str(LAST_CLOCK)
+    return " ".join(fields)
+
+
 class Limits(NamedTuple):
     """What a `go` command asks for; times in milliseconds, None: not given."""
 
@@ -83,11 +98,11 @@ def parse_go(words: list[str]) -> Limits:
                 moves.append(rest.popleft())
         elif word in NUMBERS:
             text = rest.popleft() if rest else ""
-            least = 1 if word in ("movestogo", "movetime", "nodes", "depth", "mate") else -(10**12)
+            least = LEAST.get(word, -MOST)
             digits = text.removeprefix("-")
-            whole = digits.isascii() and digits.isdigit() and len(digits) <= 12
-            if not whole or int(text) < least:
-                allowed = f"a whole number from {least}" if least == 1 else "a whole number of milliseconds"
+            whole = digits.isascii() and digits.isdigit() and len(digits) <= 15
+            if not whole or not least <= int(text) <= MOST:
+                allowed = f"a whole number from {least} to {MOST}"
                 raise ConfigError(f"go {word} is '{text[:20]}'; it must be {allowed}.")
             numbers[word] = int(text)
         else:
@@ -148,7 +163,7 @@ class Board:
         head, moves = words[:place], words[place + 1 :]
         if head != ["startpos"] and head[:1] != ["fen"]:
             raise ConfigError("position must be followed by startpos or fen FEN, then by moves, if any.")
-        text = " ".join(head[1:]) if head[0] == "fen" else chess_text.START
+        text = claimed(" ".join(head[1:])) if head[0] == "fen" else chess_text.START
         known = len(self._moves)
         if before is not None and text == self._start and moves[:known] == self._moves:
             state = before
