@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -63,7 +65,7 @@ def fails(*_):
 
 
 def external(worth=fails, player=None):
-    return ExternalPlayer(player or RandomPlayer(GAME, 3), worth, fails)
+    return ExternalPlayer(player or RandomPlayer(GAME, 3), worth, fails, fails)
 
 
 # Board strings.
@@ -192,7 +194,7 @@ def test_only_lone_checkers_can_have_gone_to_the_bar():
 
 def test_a_board_that_does_not_follow_is_told():
     told = []
-    player = ExternalPlayer(RandomPlayer(GAME, 0), fails, told.append)
+    player = ExternalPlayer(RandomPlayer(GAME, 0), fails, told.append, fails)
     player.answer(TO_O)
     player.answer(TO_X)
     assert not told, "a new game"
@@ -206,9 +208,10 @@ def test_a_board_that_does_not_follow_is_told():
 
 
 @contextlib.contextmanager
-def serving(player, worth, told):
+def serving(player, worth, told, finished=None):
     """Run a server on a free port; yield it."""
-    with GnubgServer(player, worth, "127.0.0.1", 0, told.append) as server:
+    finished = [] if finished is None else finished
+    with GnubgServer(player, worth, "127.0.0.1", 0, told.append, finished.append) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
@@ -287,10 +290,19 @@ def check_games(text, games):
 @pytest.mark.parametrize("seat", [0, 1])
 @pytest.mark.parametrize("games", [2, pytest.param(40, marks=pytest.mark.slow)])
 def test_gnubg_plays_whole_money_games_against_us_and_no_move_is_illegal(tmp_path, seat, games):
-    told = []
-    with serving(RandomPlayer(GAME, 5), fails, told) as server:
+    told, finished = [], []
+    with serving(RandomPlayer(GAME, 5), fails, told, finished) as server:
         said, saved = play_games(tmp_path, server.server_address[1], seat, games, "off")
+        while "closed" not in "".join(finished):
+            time.sleep(0.01)
     assert said.count(" wins a ") == games and not told
+    # Every game but the last is told, with the points that gnubg printed after its end.
+    won = re.findall(r"(\w+) wins a .*? and (\d) point", said)
+    score = {"gnubg": 0, "root": 0}
+    for (name, points), line in zip(won[:-1], finished, strict=False):
+        score[name] += int(points)
+        assert line == f"a game is finished; points so far: gnubg {score['gnubg']}, root {score['root']}."
+    assert len(finished) == games and "closed the connection" in finished[-1]
     assert check_games(saved, games) > 20 * games
     assert server.answers["move"] > 10 * games and server.answers["take"] == 0
 
@@ -365,6 +377,22 @@ def test_a_taken_port_and_a_player_without_a_model_are_refused():
             GnubgServer(RandomPlayer(GAME, 1), fails, "127.0.0.1", port, fails)
     with pytest.raises(PlayerError, match="needs a backgammon model"):
         serve_gnubg(RandomPlayer(GAME, 1), "127.0.0.1", 0, fails, fails)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_and_leaves_the_handlers_as_they_were(number, monkeypatch):
+    monkeypatch.setattr("zeroloop.gnubg_player.SearchPlayer", RandomPlayer)
+    before = signal.getsignal(number)
+    ports = []
+
+    def listening(port):
+        ports.append(port)
+        os.kill(os.getpid(), number)
+
+    serve_gnubg(RandomPlayer(GAME, 1), "127.0.0.1", 0, listening, fails)
+    assert signal.getsignal(number) is before
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", ports[0]), timeout=10)
 
 
 def test_the_command_refuses_a_model_of_another_game(capsys):

@@ -13,6 +13,7 @@ a move (`8/5 6/5`, empty where none is possible), `roll`, `take` or `drop`. Fact
 
 from __future__ import annotations
 
+import signal
 import socketserver
 import threading
 from collections.abc import Callable
@@ -57,6 +58,9 @@ class Question(NamedTuple):
     """The side on roll is seat 0; before the roll without dice."""
     doubled: bool
     """The side on roll has doubled, and the other, the agent, takes or drops."""
+    players: tuple[str, str] = ("", "")
+    score: tuple[int, int] = (0, 0)
+    """Points that the players have won in the games finished so far."""
 
 
 def read_board(line: str) -> Question:
@@ -103,7 +107,7 @@ def read_board(line: str) -> Question:
     checked = GAME.parse_position(GAME.position(state))  # whatever else is wrong is told here
     if checked["over"]:
         raise InvalidState(f"the game of the FIBS board string '{line[:200]}' is over; nothing is to decide.")
-    return Question(checked, bool(doubled))
+    return Question(checked, bool(doubled), (fields[1], fields[2]), (numbers[1], numbers[2]))
 
 
 def move_text(actions: list[int]) -> str:
@@ -136,20 +140,33 @@ class ExternalPlayer:
 
     Args:
       player: chooses the movements. worth: for takes and drops.
-      warn: hears where a board does not follow from the last move.
+      warn: hears where a board does not follow from the last move. tell: hears of finished games.
     """
 
-    def __init__(self, player: Player, worth: Worth, warn: Callable[[str], None]) -> None:
-        self.player, self.worth, self.warn = player, worth, warn
+    def __init__(
+        self, player: Player, worth: Worth, warn: Callable[[str], None], tell: Callable[[str], None]
+    ) -> None:
+        self.player, self.worth, self.warn, self.tell = player, worth, warn, tell
+        self._score: tuple[int, int] | None = None
         self._left: npt.NDArray[np.int8] | None = None
 
     def answer(self, line: str) -> str:
         """Return the answer to a line; InvalidState where it is no question."""
         question = read_board(line)
+        self._tell_finished(question)
         self._check_follows(question)
         if question.doubled:
             return "take" if self.worth(question.state)[1] >= DEAD_CUBE_TAKE else "drop"
         return self._turn(question.state) if question.state.die else "roll"
+
+    def _tell_finished(self, question: Question) -> None:
+        """Tell of a game that has ended since the last question: gnubg says it by the score alone."""
+        before, self._score = self._score, question.score
+        if before is not None and before != question.score:
+            first, second = (
+                f"{name} {points}" for name, points in zip(question.players, question.score, strict=True)
+            )
+            self.tell(f"a game is finished; points so far: {first}, {second}.")
 
     def _turn(self, state: Any) -> str:
         """Return the whole turn, movement by movement."""
@@ -201,7 +218,8 @@ class _Connection(socketserver.StreamRequestHandler):
             self._say(f"Error: {MOST_CONNECTIONS} connections are open already; close one.")
             return
         try:
-            self._converse(ExternalPlayer(self.server.player, self.server.worth, self.server.warn))
+            server = self.server
+            self._converse(ExternalPlayer(server.player, server.worth, server.warn, server.tell))
         except ConnectionError:
             self.server.warn("gnubg broke the connection.")
         finally:
@@ -216,15 +234,16 @@ class _Connection(socketserver.StreamRequestHandler):
             if len(raw) > LONGEST_LINE:
                 self._say(f"Error: a line has at most {LONGEST_LINE} bytes.")
                 return
-            try:
-                with self.server.turn:
+            with self.server.turn:  # until it is sent: a server that stops waits for it
+                try:
                     answer = external.answer(line)
-            except ZeroloopError as error:
-                self.server.warn(str(error))
-                self._say(f"Error: {error}")
-                return
-            self.server.answers[answer if answer in ("roll", "take", "drop") else "move"] += 1
-            self._say(answer)
+                except ZeroloopError as error:
+                    self.server.warn(str(error))
+                    self._say(f"Error: {error}")
+                    return
+                self.server.answers[answer if answer in ("roll", "take", "drop") else "move"] += 1
+                self._say(answer)
+        self.server.tell("gnubg has closed the connection; how its last game ended is not told to players.")
 
     def _say(self, line: str) -> None:
         self.wfile.write(line.encode("ascii", "replace").replace(b"\n", b" ") + b"\n")
@@ -235,6 +254,7 @@ class GnubgServer(socketserver.ThreadingTCPServer):
 
     Args:
       port: 0 takes any free one; `server_address` has it.
+      warn: hears what went wrong. tell: hears of finished games.
 
     Raises:
       PlayerError: the address cannot be had.
@@ -244,9 +264,15 @@ class GnubgServer(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
 
     def __init__(
-        self, player: Player, worth: Worth, host: str, port: int, warn: Callable[[str], None]
+        self,
+        player: Player,
+        worth: Worth,
+        host: str,
+        port: int,
+        warn: Callable[[str], None],
+        tell: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.player, self.worth, self.warn = player, worth, warn
+        self.player, self.worth, self.warn, self.tell = player, worth, warn, tell
         self.turn = threading.Lock()
         self.places = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self.answers = {"move": 0, "roll": 0, "take": 0, "drop": 0}
@@ -263,12 +289,12 @@ def serve_gnubg(
     host: str,
     port: int,
     listening: Callable[[int], None],
-    warn: Callable[[str], None],
+    tell: Callable[[str], None],
 ) -> None:
-    """Answer gnubg until interrupted.
+    """Answer gnubg until SIGTERM or SIGINT, then send what is being answered, and return.
 
     Args:
-      listening: is told the port when gnubg can connect.
+      listening: is told the port when gnubg can connect. tell: hears of games and of failures.
 
     Raises:
       PlayerError: no model with a search, one of another game, or the address cannot be had.
@@ -281,6 +307,17 @@ def serve_gnubg(
     def worth(state: Any) -> tuple[float, float]:
         return expected_points(player, state)
 
-    with GnubgServer(player, worth, host, port, warn) as server:
-        listening(int(server.server_address[1]))
-        server.serve_forever()
+    with GnubgServer(player, worth, host, port, tell, tell) as server:
+
+        def stop(number: int, frame: Any) -> None:
+            # Not here: `shutdown` waits for the loop that this handler interrupts.
+            threading.Thread(target=server.shutdown, daemon=True).start()
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            listening(int(server.server_address[1]))
+            server.serve_forever()
+            server.turn.acquire()  # for good: nothing else is answered
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

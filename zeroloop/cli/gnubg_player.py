@@ -28,3 +28,4 @@ def gnubg_player(name: str, port: int, host: str, simulations: int, seed: int) -
         tell("Ctrl-C ends it.")
 
     serve_gnubg(player, host, port, listening, tell)
+    tell("stopped.")
