@@ -354,7 +354,8 @@ async def serve(
             await web.TCPSite(runner, host, port, backlog=1024).start()
         except OSError as error:
             # asyncio's own text repeats the address; the resolver's numbers are negative
-            reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
+            code = error.errno or 0
+            reason = os.strerror(code) if code > 0 else error.strerror
             raise ConfigError(f"cannot listen on {host}:{port} ({reason}); give another --port.") from error
         place = runner.addresses[0]
         name = f"[{place[0]}]" if ":" in place[0] else place[0]
