@@ -253,7 +253,44 @@ def test_refusals_are_one_sentence(runs, tmp_path):
         (("models", "show", "nobody"), "knows no model"),
         (("models", "rollback", "chess", "--reason", "x"), "no model in production"),
         (("gauntlet", "nobody"), "knows no model"),
+        (("gauntlet", "runs/nothere"), "there is no run or model file 'runs/nothere'"),
+        (("models", "tag", newest(runs), "abcdef12"), "beginning of a hash"),
     ):
         found = invoke(*words)
         assert found.exit_code == 1 and told in found.stderr and not found.stdout
         assert found.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("abcdef12", "there is no model 'abcdef12'"),
+        ("runs/nothere", "there is no run"),
+        ("x.sft", "no model"),
+    ],
+)
+def test_mistyped_name_makes_no_registry(tmp_path, monkeypatch, name, told):
+    monkeypatch.chdir(tmp_path)
+    found = invoke("gauntlet", name)
+    assert found.exit_code == 1 and told in found.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_list_without_models_says_so(tmp_path):
+    with Registry(tmp_path):
+        pass
+    found = invoke("models", "list", "--registry", tmp_path)
+    assert found.exit_code == 0 and found.stderr == "no models\n" and not found.stdout
+
+
+def test_tag_that_another_model_has_is_told(runs):
+    with Registry(runs) as registry:
+        a, b = (row["hash"] for row in registry.models()[:2])
+    assert not invoke("models", "tag", a, "good").stderr
+    assert f"is a tag of {a[:12]} too, so it names none" in invoke("models", "tag", b, "good").stderr
+
+
+def test_flag_alone_is_blamed_for_a_floor_that_cannot_be(runs):
+    found = invoke("gauntlet", "runs/a", "--set", "promote.floors.random=2")
+    assert found.exit_code == 1 and "config.yaml" not in found.stderr
+    assert "--set promote.floors.random: promote.floors.random is 2" in found.stderr

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import time
@@ -18,11 +19,11 @@ import pytest
 
 from zeroloop import model
 from zeroloop.config import NetworkConfig
-from zeroloop.errors import ResumeError, StoreError
+from zeroloop.errors import BusyError, ResumeError, StoreError
 from zeroloop.evaluator.choice import shapes_of
 from zeroloop.games import make
 from zeroloop.networks import build
-from zeroloop.registry import Lineage, Registry
+from zeroloop.registry import Lineage, Registry, check
 from zeroloop.registry.evidence import listed, ratings, record, show
 from zeroloop.registry.pruning import prune
 from zeroloop.registry.stages import promote, promote_passed, rollback
@@ -419,6 +420,10 @@ def test_model_is_named_by_hash_digits_or_tag(registry):
     for bad in ("", "two words", "a/b"):
         with pytest.raises(StoreError, match="letters, digits"):
             registry.tag(a, bad)
+    for bad in ("abcdef", "20261121", a[:12]):
+        with pytest.raises(StoreError, match="beginning of a hash"):
+            registry.tag(a, bad)
+    assert registry.tag(a, "abcde")["tags"] == ["abcde", "best"]
 
 
 def test_wrong_hash_is_named_with_file_and_both_hashes(registry):
@@ -456,9 +461,35 @@ def test_damaged_or_foreign_registry_is_named(tmp_path):
             Registry(place)
 
 
+def test_reader_refuses_a_registry_without_bytes_or_that_is_absent_and_makes_nothing(tmp_path):
+    with pytest.raises(StoreError, match="there is no registry in"):
+        Registry(tmp_path / "new", make=False)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "registry.sqlite").touch()
+    for read in (lambda: Registry(tmp_path, make=False), lambda: check(tmp_path)):
+        with pytest.raises(StoreError, match=r"registry\.sqlite is damaged \(it has no bytes\)"):
+            read()
+    assert (tmp_path / "registry.sqlite").stat().st_size == 0
+
+
+def test_check_finds_damage_that_opening_does_not(registry, folder):
+    for seed in range(12):
+        entered(registry, seed)
+    registry.close()
+    check(folder)
+    data = bytearray(registry.file.read_bytes())
+    (page,) = struct.unpack(">H", data[16:18])
+    data[2 * page : 4 * page] = bytes(2 * page)
+    registry.file.write_bytes(data)
+    with Registry(folder) as opened:
+        opened.rows("PRAGMA user_version")
+    with pytest.raises(StoreError, match="is damaged"):
+        check(folder)
+
+
 def test_change_that_waits_too_long_is_told_and_changes_nothing(registry, folder):
     a = entered(registry, 1)
-    told = pytest.raises(StoreError, match="another process may hold it")
+    told = pytest.raises(BusyError, match="another process may hold it")
     with Registry(folder, timeout=0.1) as other, registry.change(), told:
         promote(other, a, force="x")
     assert stages(registry)[a] == "development"

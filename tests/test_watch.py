@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -12,13 +13,17 @@ from dataclasses import replace
 
 import pytest
 
+import zeroloop.train
+import zeroloop.watch
 from tests.material import RUN_BASE, run_config, session
 from zeroloop.config import Config, EvaluateConfig, PromoteConfig
-from zeroloop.errors import ConfigError, ResumeError, StoreError
+from zeroloop.errors import BusyError, ConfigError, ResumeError, StoreError
 from zeroloop.files import DirectoryLock
 from zeroloop.promotion import read_matches
 from zeroloop.registry import Registry
-from zeroloop.run import stored_config
+from zeroloop.run import Run, stored_config
+from zeroloop.session import train_session
+from zeroloop.train import train
 from zeroloop.watch import Pace, watch_run
 
 GIVEN = run_config(
@@ -26,6 +31,7 @@ GIVEN = run_config(
     evaluate={"by": "watch", "max_share": 1.0, "opponents": {}},
     run={**RUN_BASE["run"], "deterministic": True},
 )
+JUDGED = replace(GIVEN.evaluate, by="loop")
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +108,27 @@ def test_one_watcher_of_a_run_at_a_time(run):
     (run / "watch").mkdir()
     lock = DirectoryLock(run / "watch")
     try:
-        with pytest.raises(ResumeError, match="in use by process"):
+        with pytest.raises(
+            ResumeError, match=r"is watched by process \d+ already; wait for it, or stop it\.$"
+        ):
             watch(run)
     finally:
         lock.release()
+
+
+def test_registry_that_is_held_for_a_while_does_not_end_the_watcher(run, monkeypatch):
+    real, calls, told = zeroloop.watch.run_gauntlet, [], []
+
+    def held_once(*args, **given):
+        calls.append(args)
+        if len(calls) == 1:
+            raise BusyError("registry.sqlite: database is locked.")
+        return real(*args, **given)
+
+    monkeypatch.setattr(zeroloop.watch, "run_gauntlet", held_once)
+    total = len(list((run / "models").glob("*.safetensors")))
+    assert watch(run, tell=told.append, poll=0.01)["rated"] == total == len(calls) - 1
+    assert "database is locked" in told[0]
 
 
 def test_interrupted_gauntlet_leaves_no_row_and_the_next_one_goes_on(run):
@@ -177,3 +200,65 @@ def test_watcher_that_is_told_to_end_ends_well_and_the_next_one_goes_on(run, num
 
 def test_stored_configuration_is_that_of_the_run(run):
     assert stored_config(run).evaluate.by == "watch"
+
+
+# --- a run and its registry (both sides of it are here: the trainer and the watcher) -----------
+
+
+def test_damaged_registry_is_found_before_the_run_directory_is_made(tmp_path):
+    (tmp_path / "registry.sqlite").write_bytes(b"no database" * 500)
+    with pytest.raises(StoreError, match=r"registry\.sqlite is damaged"):
+        train_session(tmp_path / "a", GIVEN, preflight=False)
+    assert not (tmp_path / "a").exists()
+
+
+def test_run_waits_for_a_registry_that_another_process_holds_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(zeroloop.train, "WAIT", 0.05)
+    with Registry(tmp_path / "runs"):
+        pass
+    told = []
+    with Registry(tmp_path / "runs") as holder:
+        held = contextlib.ExitStack()
+
+        def report(kind, values):
+            told.append((kind, values))
+            if kind == "decision" or "waits for it" in values.get("text", ""):
+                held.close()  # the other process lets go
+            elif kind == "phase" and values["name"] == "evaluate":
+                held.enter_context(holder.change())
+
+        opened = Run.open(tmp_path / "runs" / "a", replace(GIVEN, evaluate=JUDGED))
+        try:
+            assert train(opened, report).finished
+        finally:
+            opened.close()
+    waits = [v["text"] for k, v in told if k == "say" and "waits for it" in v["text"]]
+    decisions = [v for k, v in told if k == "decision"]
+    assert len(waits) == len(decisions) >= 2
+    with Registry(tmp_path / "runs") as registry:
+        assert registry.rows("SELECT count(*) AS n FROM decisions")[0]["n"] == len(decisions)
+
+
+def test_stop_while_another_process_holds_the_registry_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(zeroloop.train, "WAIT", 0.05)
+    given, asked, held_once = replace(GIVEN, evaluate=JUDGED), [False], False
+    with Registry(tmp_path / "runs") as holder, contextlib.ExitStack() as held:
+
+        def report(kind, values):
+            nonlocal held_once
+            if kind == "phase" and values["name"] == "learn" and not held_once:
+                held.enter_context(holder.change())
+                held_once = True
+            asked[0] = asked[0] or "waits for it" in values.get("text", "")
+
+        opened = Run.open(tmp_path / "runs" / "a", given)
+        try:
+            assert not train(opened, report, lambda: asked[0]).finished
+        finally:
+            opened.close()
+    outcome, _ = session(tmp_path / "runs" / "a", given)
+    assert outcome.finished
+    rows = read_matches(tmp_path / "runs" / "a" / "matches.jsonl")
+    assert len({row["model"] for row in rows}) == len(rows) >= 1
+    with Registry(tmp_path / "runs") as registry:
+        assert registry.rows("SELECT count(*) AS n FROM decisions")[0]["n"] == len(rows)

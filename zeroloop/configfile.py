@@ -442,6 +442,9 @@ class _Builder:
             # The class does not know lines, but its message names the keys at fault.
             text = str(error)
             guilty = [c for k, c in item.value.items() if re.search(rf"\b{k}\b", text)] or [item]
+            for key, child in item.value.items():  # of a table, the entry that is named
+                inner = child.value if isinstance(child.value, dict) else {}
+                guilty = [c for k, c in inner.items() if f"{key}.{k} " in text] or guilty
             places = tuple(dict.fromkeys(place for child in guilty for place in child.where))
             raise Marked(None, places).error(text) from error
 

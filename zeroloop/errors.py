@@ -9,6 +9,7 @@ ZeroloopError
 ├── PlayerError          an opponent or engine; its match is void
 ├── BackendError         an inference backend that fails or is absent
 ├── StoreError           stored bytes: a damaged model, checkpoint or episode; a full disk
+│   └── BusyError        a registry that another process holds; it is free again in a while
 └── ResumeError          a run directory that cannot go on: another game, changed rules, in use
 """
 
@@ -51,6 +52,10 @@ class LearningError(ZeroloopError):
 
 class StoreError(ZeroloopError):
     """Stored bytes are damaged, or could not be written."""
+
+
+class BusyError(StoreError):
+    """Another process holds the registry; the same change may be tried again."""
 
 
 class ResumeError(ZeroloopError):

@@ -33,6 +33,29 @@ class Candidate(NamedTuple):
     """Its run, where that is known and still there."""
 
 
+def open_registry(name: str, folder: pathlib.Path) -> Registry:
+    """Open the registry in which a candidate is judged; it is made only where the candidate is there.
+
+    Raises:
+      StoreError: there is neither a registry nor a model of this name, or the registry is damaged.
+    """
+    made = not (folder / "registry.sqlite").exists()
+    if made:
+        path = model.find(f"{name}:newest" if pathlib.Path(name).is_dir() else name)
+        if path is None:
+            raise StoreError(
+                f"there is no {_kind(name)} '{name}', and no registry in {folder}; train a model, or give "
+                "--registry FOLDER."
+            )
+        model.load(path)
+    return Registry(folder, make=made)
+
+
+def _kind(name: str) -> str:
+    """Return what a name that means nothing was meant to be."""
+    return "run or model file" if set("/\\") & set(name) else "model"
+
+
 def find_candidate(name: str, registry: Registry) -> Candidate:
     """Return the model of a name: RUN (its newest), a hash or tag of the registry, or what players take.
 
@@ -46,6 +69,8 @@ def find_candidate(name: str, registry: Registry) -> Candidate:
         config = stored_config(folder)
         return Candidate(found.stem, found, config.game.name, config.game.options, folder)
     path = model.find(name)
+    if path is None and _kind(name) != "model":
+        raise StoreError(f"there is no {_kind(name)} '{name}'; give the folder of a run, or a hash.")
     known = [r for r in registry.models() if path is not None and r["hash"] == path.stem.rpartition("-")[2]]
     if path is None or known:
         row = known[0] if known else registry.model(name)

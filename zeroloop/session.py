@@ -24,6 +24,7 @@ from .games import make
 from .games.check import check_game
 from .model import SHORT
 from .promotion import read_matches
+from .registry import check as check_registry
 from .replay.log import EpisodeLog
 from .run import Run, checkpoint_names, read_checkpoint, stored_config
 from .train import Outcome, check_start, settings, train
@@ -38,6 +39,7 @@ def train_session(folder: pathlib.Path, config: Config, preflight: bool) -> dict
     if fresh and config.game.name.endswith(".py"):
         check_game(game, games=20)  # compiled code does not notice a rule that writes too far
     check_start(game, config)
+    check_registry(folder.parent)
     run = Run.open(folder, config)
     console = Console(stderr=True)
     try:

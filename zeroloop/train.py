@@ -14,7 +14,7 @@ import numpy as np
 from . import draws, judge, model, rating
 from .config import Config
 from .episode import Episode
-from .errors import ConfigError, LearningError, ResumeError, StoreError
+from .errors import BusyError, ConfigError, LearningError, ResumeError, StoreError
 from .evaluator.choice import Choice, choose, relative_points, require_pure, shapes_of
 from .files import append_line, sha256, write_file
 from .games.game import Game
@@ -26,6 +26,7 @@ from .openings import openings
 from .players import Player, PlaySettings, SearchPlayer, model_player, parse
 from .promotion import Decision, decide, gather, match_results, plan_of, read_matches
 from .registry import Lineage, Registry
+from .registry import check as check_registry
 from .registry.evidence import record
 from .registry.stages import promote_passed
 from .replay import Limiter, Replay
@@ -48,6 +49,10 @@ RESTORED = (
     "past",
 )
 """Attributes of the loop that a checkpoint holds under their own names."""
+
+
+WAIT = 5.0
+"""Seconds between two questions whether to stop, while another process holds the registry."""
 
 
 class Outcome(NamedTuple):
@@ -91,6 +96,7 @@ class _Loop:
         self.run, self.report, self._stop = run, report, stop
         self.config, self.game = run.config, run.game
         c = self.config
+        check_registry(run.folder.parent)
         self.opponents = check_start(self.game, c)
         cpu = c.run.deterministic  # whose configuration allows no other device
         self.choice: Choice = choose("cpu" if cpu else c.run.device, c.run.backend, c.run.precision)
@@ -244,10 +250,13 @@ class _Loop:
         due = last or (self.replay.total >= self.next_evaluation and afford)
         if due and self.learner.steps > self.measured_steps:
             begun = time.monotonic()
-            if c.evaluate.by == "watch" and not last:
-                self._save_candidate()
-            elif self._judge_candidate() is None:
-                return  # interrupted: the resumed session measures again
+            try:
+                if c.evaluate.by == "watch" and not last:
+                    self._save_candidate()
+                elif self._judge_candidate() is None:
+                    return  # interrupted: the resumed session measures again
+            except BusyError:  # told to stop while another process held the registry: likewise
+                return
             self.evaluate_seconds += time.monotonic() - begun
             self.evaluations += 1
             self.measured_steps = self.learner.steps
@@ -293,12 +302,15 @@ class _Loop:
             **decision.summary(),
             **values,
         }
-        append_line(run.folder / "matches.jsonl", json.dumps(row))
-        with Registry(run.folder.parent) as registry:
+
+        def enter(registry: Registry) -> None:
             record(registry, self.game.id, decision.summary())
             if decision.promoted and c.promote.automatic != "none":
                 lifted = promote_passed(registry, name, c.promote.automatic)
                 self.report("say", {"text": f"{name[: model.SHORT]} in the registry: {lifted}"})
+
+        self._registered(enter)
+        append_line(run.folder / "matches.jsonl", json.dumps(row))
         self._rate(name)
         if decision.promoted:
             run.champion = name
@@ -322,13 +334,34 @@ class _Loop:
     def _enter_past(self) -> None:
         """Enter earlier models that the registry does not find, for the run was moved, or is older."""
         lineage = Lineage(run=str(self.run.folder.resolve()))
-        with Registry(self.run.folder.parent) as registry:
+
+        def enter(registry: Registry) -> None:
             rows = registry.models(self.game.id)
             known = {r["hash"] for r in rows if registry.path(r).exists() and registry.run_of(r) is not None}
             for name in self.past:
                 path = self.run.models / f"{name}.safetensors"
                 if name not in known and path.exists():
                     registry.add(name, self.game, self.config.game.name, path, lineage)
+
+        self._registered(enter)
+
+    def _registered(self, change: Callable[[Registry], None]) -> None:
+        """Change the registry; while another process holds it, try again until that is done.
+
+        Raises:
+          BusyError: a stop is asked for meanwhile.
+        """
+        told = False
+        while True:
+            try:
+                with Registry(self.run.folder.parent, timeout=WAIT) as registry:
+                    return change(registry)
+            except BusyError as error:
+                if self.stop():
+                    raise
+                if not told:
+                    self.report("say", {"text": f"{error} This run waits for it."})
+                told = True
 
     def _enter(self, name: str) -> None:
         lineage = Lineage(
@@ -339,9 +372,8 @@ class _Loop:
             steps=self.learner.steps,
             games=self.replay.games,
         )
-        with Registry(self.run.folder.parent) as registry:
-            path = self.run.models / f"{name}.safetensors"
-            registry.add(name, self.game, self.config.game.name, path, lineage)
+        path = self.run.models / f"{name}.safetensors"
+        self._registered(lambda r: r.add(name, self.game, self.config.game.name, path, lineage))
 
     def _rate(self, name: str) -> None:
         """Rate all models of the run by maximum likelihood, the random start being 0."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .config import Config
-from .errors import ConfigError, StoreError
+from .errors import BusyError, ConfigError, ResumeError, StoreError
 from .evaluator.choice import cores
 from .files import DirectoryLock
 from .gauntlet import Candidate, run_gauntlet
@@ -96,14 +96,23 @@ def watch_run(
         place.mkdir(exist_ok=True)
     except OSError as error:
         raise StoreError(f"{place} cannot be made ({error.strerror}); check the permissions.") from error
-    lock = DirectoryLock(place)
+    try:
+        lock = DirectoryLock(place)
+    except ResumeError as error:
+        holder = (place / "lock").read_text(encoding="utf-8") or "another process"
+        raise ResumeError(f"{folder} is watched by {holder} already; wait for it, or stop it.") from error
     pace, rated = Pace(config.evaluate.max_share, processors, stop), 0
     try:
         _cut_torn_line(folder / "watch.jsonl")
         while not stop():
             path = _next_model(folder)
             if path is not None:
-                _rate(folder, path, config, registry or folder.resolve().parent, pace, tell)
+                try:
+                    _rate(folder, path, config, registry or folder.resolve().parent, pace, tell)
+                except BusyError as error:
+                    tell(f"{error} It is judged again in a while.")
+                    _wait(poll, stop)
+                    continue
                 rated += 1
             elif once:
                 break

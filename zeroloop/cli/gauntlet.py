@@ -34,10 +34,10 @@ def gauntlet(
 
     Decision, reason and matches are stored with the model in the registry; `models promote` asks for them.
     """
-    from ..gauntlet import find_candidate, lines_of, run_gauntlet
-    from ..registry import Registry, folder_of
+    from ..gauntlet import find_candidate, lines_of, open_registry, run_gauntlet
+    from ..registry import folder_of
 
-    with Registry(folder or folder_of(candidate)) as registry:
+    with open_registry(candidate, folder or folder_of(candidate)) as registry:
         found = find_candidate(candidate, registry)
         stored = found.run / "config.yaml" if found.run else None
         extra = None if stored else {"game": {"options": found.options}}

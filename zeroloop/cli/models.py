@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .base import NATURAL, given, json_flag, main, print_answer
+from .base import NATURAL, given, json_flag, main, print_answer, tell
 
 
 def registry_flag(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,13 +29,9 @@ def models() -> None:
 
 
 def _registry(folder: pathlib.Path | None) -> Any:
-    from ..errors import StoreError
     from ..registry import DEFAULT, Registry
 
-    place = folder or DEFAULT
-    if not (place / "registry.sqlite").exists():
-        raise StoreError(f"there is no registry in {place}; train a model, or give --registry FOLDER.")
-    return Registry(place)
+    return Registry(folder or DEFAULT, make=False)
 
 
 @models.command("list")
@@ -54,6 +50,8 @@ def list_models(game: str | None, stage: str | None, folder: pathlib.Path | None
     if as_json:
         click.echo(json.dumps({"models": rows}))
         return
+    if not rows:
+        tell("no models" if game is None and stage is None else "no models of this game and stage")
     for row in rows:
         e = row["elo"]
         elo = f"{e['elo']:.0f} [{e['low']:.0f}, {e['high']:.0f}]" if e else "-"
@@ -149,4 +147,7 @@ def tag(name: str, tag: str, remove: bool, folder: pathlib.Path | None, as_json:
     """Give a model a tag; a tagged model is never pruned, and the tag names it in these commands."""
     with _registry(folder) as registry:
         row = registry.tag(name, tag, remove)
+        others = [r["hash"][:12] for r in registry.models() if tag in r["tags"] and r["hash"] != row["hash"]]
+    if others and not remove:
+        tell(f"'{tag}' is a tag of {', '.join(others)} too, so it names none of them in these commands.")
     print_answer(row, as_json, f"{row['hash'][:12]}: {', '.join(row['tags']) or 'no tags'}.")

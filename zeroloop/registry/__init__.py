@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import StoreError
+from ..errors import BusyError, StoreError
 from ..files import sha256
+from .schema import FORMAT, SCHEMA
 
 if TYPE_CHECKING:
     from ..games.game import Game
@@ -28,63 +29,8 @@ SHORT = 12
 """Hex digits of a hash that are shown to people."""
 LEAST_HASH = 6
 """Digits by which a model may be named."""
-FORMAT = 1
 DEFAULT = pathlib.Path("runs")
 """Folder of the registry where a command names no run."""
-
-SCHEMA = """
-CREATE TABLE models (
-    hash TEXT PRIMARY KEY,          -- SHA-256 of the file
-    game TEXT NOT NULL,             -- name with options
-    source TEXT NOT NULL,           -- how the game is made: its name, or the path of a .py file
-    options TEXT NOT NULL,          -- JSON
-    rules_identity TEXT NOT NULL,
-    path TEXT NOT NULL,             -- of the file, relative to the registry where it lies below it
-    run TEXT,                       -- its folder, relative likewise
-    parent TEXT, config_hash TEXT,
-    positions INTEGER, steps INTEGER, games INTEGER,    -- what it was trained on; NULL: not known
-    created TEXT NOT NULL,
-    stage TEXT NOT NULL DEFAULT 'development' CHECK (stage IN ('development', 'staging', 'production')),
-    removed TEXT                    -- when its file was pruned
-);
-CREATE UNIQUE INDEX one_production ON models (game) WHERE stage = 'production';
-CREATE TABLE tags (hash TEXT NOT NULL REFERENCES models, tag TEXT NOT NULL, PRIMARY KEY (hash, tag));
-CREATE TABLE matches (
-    id INTEGER PRIMARY KEY,
-    fingerprint TEXT NOT NULL UNIQUE,   -- the same match twice is one row
-    game TEXT NOT NULL,
-    a TEXT NOT NULL, a_hash TEXT, a_settings TEXT NOT NULL,
-    b TEXT NOT NULL, b_hash TEXT, b_settings TEXT NOT NULL,
-    games INTEGER NOT NULL, pairs INTEGER NOT NULL,
-    score REAL NOT NULL, low REAL NOT NULL, high REAL NOT NULL,     -- of a, with 95 % interval
-    seed INTEGER NOT NULL,              -- of the openings
-    at TEXT NOT NULL,
-    summary TEXT NOT NULL
-);
-CREATE TABLE decisions (
-    id INTEGER PRIMARY KEY,
-    fingerprint TEXT NOT NULL UNIQUE,
-    hash TEXT NOT NULL REFERENCES models,
-    champion TEXT,                  -- hash of the model that was to be beaten; NULL: there was none
-    passed INTEGER NOT NULL,
-    reason TEXT NOT NULL,
-    matches TEXT NOT NULL,          -- JSON: ids
-    at TEXT NOT NULL,
-    summary TEXT NOT NULL
-);
-CREATE TABLE history (
-    id INTEGER PRIMARY KEY,
-    hash TEXT NOT NULL REFERENCES models,
-    at TEXT NOT NULL,
-    kind TEXT NOT NULL,             -- promote or replaced, rollback or restored
-    "before" TEXT NOT NULL, "after" TEXT NOT NULL,     -- stages
-    reason TEXT NOT NULL,
-    forced INTEGER NOT NULL,
-    decision INTEGER,               -- the evidence
-    last_decision INTEGER NOT NULL, -- newest decision then: a later promotion needs a newer one
-    replaced TEXT                   -- who was in production before
-);
-"""
 
 
 class Lineage(NamedTuple):
@@ -105,15 +51,17 @@ class Registry:
 
     Args:
       folder: holds `registry.sqlite`; made where it is absent.
-      timeout: seconds to wait for another process's change.
+      timeout: seconds to wait for another process's change. make: False: one that is absent is refused.
 
     Raises:
-      StoreError: it cannot be opened, is damaged, or stays locked.
+      StoreError: it cannot be opened, is damaged, or (BusyError) stays locked.
     """
 
-    def __init__(self, folder: pathlib.Path, timeout: float = 30.0) -> None:
+    def __init__(self, folder: pathlib.Path, timeout: float = 30.0, *, make: bool = True) -> None:
         self.folder = folder
         self.file = folder / "registry.sqlite"
+        if not make:
+            _require(self.file)
         self.kept = folder / "registry" / "models"
         """Files of staged models; `HASH@N` finds them as it finds those of runs."""
         self._timeout = timeout
@@ -143,6 +91,12 @@ class Registry:
                     db.execute(f"PRAGMA user_version = {FORMAT}")
         if self._version() != FORMAT:
             raise StoreError(f"{self.file} has format {self._version()}; this zeroloop reads {FORMAT}.")
+
+    def check(self) -> None:
+        """Look for damage in the whole file; StoreError where there is any."""
+        told = self.rows("PRAGMA quick_check(1)")[0]["quick_check"]
+        if told != "ok":
+            raise StoreError(_damaged(self.file, told))
 
     def _version(self) -> int:
         return int(self.rows("PRAGMA user_version")[0]["user_version"])
@@ -175,17 +129,15 @@ class Registry:
         try:
             yield
         except sqlite3.OperationalError as error:
-            raise StoreError(
+            busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            raise (BusyError if busy else StoreError)(
                 f"{self.file}: {error}; another process may hold it, or the disk may be full. Nothing was "
                 "changed: run the same command again."
             ) from error
         except sqlite3.IntegrityError:
             raise  # a fault of this code, not of the file
         except sqlite3.DatabaseError as error:
-            raise StoreError(
-                f"{self.file} is damaged ({error}). Restore it from a copy, or move it away: models and "
-                "matches.jsonl of the runs are unharmed."
-            ) from error
+            raise StoreError(_damaged(self.file, str(error))) from error
 
     @contextlib.contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:
@@ -287,7 +239,7 @@ class Registry:
           StoreError: none or several are meant.
         """
         rows = self.models()
-        digits = len(name) >= LEAST_HASH and set(name) <= set("0123456789abcdef")
+        digits = _is_digits(name)
         found = [r for r in rows if name in r["tags"] or (digits and r["hash"].startswith(name))]
         if len(found) == 1:
             return found[0]
@@ -346,9 +298,14 @@ class Registry:
         return model.load(self.path(row), game or make(row["source"], **row["options"]))
 
     def tag(self, name: str, tag: str, remove: bool = False) -> Row:
-        """Give a model a tag, or take it away; a tagged model is never pruned."""
+        """Give a model a tag, or take it away; a tagged model is never pruned.
+
+        Several models may have one tag, which then names none of them.
+        """
         if not tag or not all(c.isalnum() or c in "-_." for c in tag):
             raise StoreError(f"tag '{tag}' must be of letters, digits, '-', '_' and '.'.")
+        if not remove and _is_digits(tag):
+            raise StoreError(f"tag '{tag}' could be the beginning of a hash; give one that is no hex number.")
         row = self.model(name)
         if remove and tag not in row["tags"]:
             raise StoreError(
@@ -360,6 +317,41 @@ class Registry:
             else:
                 db.execute("INSERT OR IGNORE INTO tags VALUES (?, ?)", (row["hash"], tag))
         return self.model(row["hash"])
+
+
+def _is_digits(name: str) -> bool:
+    """Return whether a name is read as the first digits of a hash."""
+    return len(name) >= LEAST_HASH and set(name) <= set("0123456789abcdef")
+
+
+def _damaged(file: pathlib.Path, why: str) -> str:
+    return (
+        f"{file} is damaged ({why}). Restore it from a copy, or move it away: models and matches.jsonl of "
+        "the runs are unharmed."
+    )
+
+
+def _require(file: pathlib.Path) -> None:
+    """Refuse a registry that is absent, or empty for longer than its making takes."""
+    end = time.monotonic() + 1.0
+    while True:
+        try:
+            if file.stat().st_size:
+                return
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"there is no registry in {file.parent}; train a model, or give --registry FOLDER."
+            ) from error
+        if time.monotonic() > end:
+            raise StoreError(_damaged(file, "it has no bytes"))
+        time.sleep(0.02)
+
+
+def check(folder: pathlib.Path) -> None:
+    """Find what would stop a run at its first change of the registry; one that is absent is well."""
+    if (folder / "registry.sqlite").exists():
+        with Registry(folder, make=False) as registry:
+            registry.check()
 
 
 def folder_of(name: str) -> pathlib.Path:
