@@ -558,17 +558,18 @@ def test_pruning_keeps_the_champion_of_a_checkpoint(registry):
     assert prune(registry, best=0, newest=0)["removed"] == [names[1]]
 
 
-def test_model_that_two_runs_hold_is_kept_for_either_and_else_removed_from_both(registry):
+def test_model_that_several_runs_hold_is_kept_for_any_and_else_removed_from_all(registry):
     a, b = entered(registry, 1), entered(registry, 2)
-    assert (entered(registry, 1, run="b"), entered(registry, 2, run="b")) == (a, b)
+    for run in ("a", "b", "c"):
+        assert (entered(registry, 1, run=run), entered(registry, 2, run=run)) == (a, b)
     (registry.folder / "b" / "config.yaml").write_text("game: {name: tictactoe}\n")
     (registry.folder / "b" / "champion").write_text(a)
     files = list(registry.folder.glob(f"*/models/{b}.safetensors"))
     size = sum(path.stat().st_size for path in files)
-    assert len(files) == 2
+    assert len(files) == 3
     found = prune(registry, best=0, newest=0)
     assert found["removed"] == [b] and found["kept"] == {a: "champion of b"} and found["bytes"] == size
-    assert there(registry) == {a} and len(list(registry.folder.glob("*/models/*.safetensors"))) == 2
+    assert there(registry) == {a} and len(list(registry.folder.glob("*/models/*.safetensors"))) == 3
 
 
 def test_model_of_a_renamed_run_is_entered_where_it_is_now(registry):
