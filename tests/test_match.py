@@ -346,7 +346,15 @@ class Hashed:
 
 def searcher(game, salt, batch, simulations=12):
     settings = PlaySettings(batch=batch, cache_megabytes=0)
-    return SearchPlayer(game, Hashed(game, salt), simulations, name=f"s{salt}", seed=salt, settings=settings)
+    return SearchPlayer(
+        game,
+        Hashed(game, salt),
+        simulations,
+        name=f"s{salt}",
+        seed=salt,
+        settings=settings,
+        twin=lambda: searcher(game, salt, batch, simulations),
+    )
 
 
 class Apart:
@@ -359,7 +367,7 @@ class Apart:
 @pytest.mark.parametrize("game", [TICTACTOE, CUT_TREE], ids=lambda g: g.id)
 @pytest.mark.parametrize("batch", [3, 64])
 def test_two_searching_players_play_the_same_games_side_by_side_as_in_rounds(game, batch):
-    starts = openings(game, 12, 2, seed=1)
+    starts = openings(game, 40, 2, seed=1)
     together = play_match(game, searcher(game, 1, batch), searcher(game, 2, batch), starts=starts, seed=3)
     apart = play_match(game, Apart(searcher(game, 1, 1)), Apart(searcher(game, 2, 64)), starts=starts, seed=3)
     assert [m.tolist() for m in together.moves] == [m.tolist() for m in apart.moves]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -149,15 +150,16 @@ def play_match(
     Raises:
       PlayerError: a player failed or chose an illegal action; the match is void.
     """
-    table = _Table(game, starts, seed, first_opening)
-    sides = (first, second)
+    numbers = np.arange(len(starts), dtype=np.int32) + first_opening
     report = progress or (lambda finished, games: None)
-    with ThreadPoolExecutor(2) as pool:
-        if isinstance(first, SearchPlayer) and isinstance(second, SearchPlayer) and first is not second:
-            _by_ticks(table, (first, second), pool, report)
-        else:
-            _by_rounds(table, sides, pool, report)
-    return table.result((first.name, second.name))
+    if isinstance(first, SearchPlayer) and isinstance(second, SearchPlayer) and first is not second:
+        tables = _in_lanes(game, (first, second), starts, numbers, seed, report)
+    else:
+        tables = [_Table(game, starts, numbers, seed)]
+        with ThreadPoolExecutor(2) as pool:
+            _by_rounds(tables[0], (first, second), pool, report)
+    parts = [table.result((first.name, second.name)) for table in tables]
+    return parts[0] if len(parts) == 1 else _sorted(joined(parts))
 
 
 def _by_rounds(
@@ -176,43 +178,77 @@ def _by_rounds(
     report(table.finished, len(table.games))
 
 
-def _by_ticks(
-    table: _Table, sides: tuple[SearchPlayer, SearchPlayer], pool: ThreadPoolExecutor, report: Progress
-) -> None:
-    """Tick both networks' searches side by side; a game goes to the other side as soon as its search ends.
+LANE_OPENINGS = 16
+"""Openings that are worth a thread of their own."""
 
-    So batches stay full, and what is in a batch follows from the games alone, not from the clock.
+
+def _in_lanes(
+    game: Game,
+    sides: tuple[SearchPlayer, SearchPlayer],
+    starts: Array,
+    numbers: Array,
+    seed: int,
+    report: Progress,
+) -> list[_Table]:
+    """Share the openings out to threads, each with both networks for itself, and play them all."""
+    lanes = list(zip(*(player.lanes(len(starts) // LANE_OPENINGS) for player in sides), strict=False))
+    tables = [
+        _Table(game, starts[k :: len(lanes)], numbers[k :: len(lanes)], seed) for k in range(len(lanes))
+    ]
+    lock, stopped = Lock(), Event()
+
+    def tell() -> None:
+        with lock:
+            report(sum(t.finished for t in tables), sum(len(t.games) for t in tables))
+
+    def play(table: _Table, lane: tuple[SearchPlayer, SearchPlayer]) -> None:
+        try:
+            _by_ticks(table, lane, tell, stopped)
+        except BaseException:
+            stopped.set()
+            raise
+
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        jobs = [pool.submit(play, table, lane) for table, lane in zip(tables, lanes, strict=True)]
+    for job in jobs:
+        job.result()
+    return tables
+
+
+def _by_ticks(
+    table: _Table, sides: tuple[SearchPlayer, SearchPlayer], tell: Callable[[], None], stopped: Event
+) -> None:
+    """Tick both networks' searches in turn; a game goes to its next side as soon as its search ends.
+
+    So batches stay full, no thread waits for another, and what is in a batch follows from the games alone.
     """
     streams = [player.stream(len(table.games)) for player in sides]
     rows = table.turn(table.games, forced=True)
-    while table.finished < len(table.games):
-        jobs = []
+    while table.finished < len(table.games) and not stopped.is_set():
+        ended = [table.games[:0]]
         for side, (player, stream) in enumerate(zip(sides, streams, strict=True)):
             mine = table.of_side(rows, side)
             stream.add(mine, *table.asked(mine))
             if stream.busy:
-                jobs.append((player, pool.submit(stream.tick)))
-        ended = [table.games[:0]]
-        for player, job in jobs:
-            mine, found = job.result()
-            if found is not None:
-                table.play(player, mine, found.action.astype(np.int64))
-                ended.append(mine)
+                done, found = stream.tick()
+                if found is not None:
+                    table.play(player, done, found.action.astype(np.int64))
+                    ended.append(done)
         rows = table.turn(np.concatenate(ended), forced=True)
         if len(ended) > 1:
-            report(table.finished, len(table.games))
+            tell()
 
 
 class _Table:
     """The games of a match while they are played."""
 
-    def __init__(self, game: Game, starts: Array, seed: int, first_opening: int) -> None:
+    def __init__(self, game: Game, starts: Array, numbers: Array, seed: int) -> None:
         seats, k = game.num_players, len(starts)
         self.game, self._seed = game, np.uint64(seed)
         self.states = np.repeat(starts, seats)
         self.games = np.arange(len(self.states))
         self._seat = np.tile(np.arange(seats, dtype=np.int32), k)
-        self._opening = np.repeat(np.arange(k, dtype=np.int32) + first_opening, seats)
+        self._opening = np.repeat(numbers, seats)
         self._plies, self._rolls, self._mover = (np.zeros(len(self.states), np.int32) for _ in range(3))
         self._record = np.zeros(
             (len(self.states), game.max_plies), np.int32
@@ -321,6 +357,13 @@ def roll(game, seed, states, rows, opening, plies, rolls, legal, chance, mover, 
             record[b, plies[b]] = action
             plies[b] += 1
             mover[b] = to_play(game, state)
+
+
+def _sorted(result: MatchResult) -> MatchResult:
+    """Return the same games by opening and seat."""
+    order = np.lexsort((result.seat, result.opening))
+    arrays = {name: getattr(result, name)[order] for name in ("points", "seat", "opening", "plies")}
+    return result._replace(moves=tuple(result.moves[i] for i in order), **arrays)
 
 
 def joined(parts: list[MatchResult]) -> MatchResult:

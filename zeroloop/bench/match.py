@@ -80,10 +80,10 @@ def bench_match(game: Game, config: Config, threads: int, rounds: int = 3) -> di
 
 
 def _simulations(player: SearchPlayer) -> int:
-    assert player.forest is not None
-    return player.forest.counters["simulations"]
+    return sum(one.forest.counters["simulations"] for one in player.lanes(0xFFFF) if one.forest is not None)
 
 
 def _rows(player: SearchPlayer) -> int:
-    assert isinstance(player.evaluator, NetworkEvaluator)
-    return player.evaluator.rows
+    return sum(
+        one.evaluator.rows for one in player.lanes(0xFFFF) if isinstance(one.evaluator, NetworkEvaluator)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 from .. import draws
 from ..compiled import kernel
-from ..evaluator.choice import Choice, choose, make_evaluator
+from ..evaluator.choice import Choice, choose, cores, make_evaluator
 from ..games.game import Game, legal_actions
 from ..model import SHORT, Model
 from ..search.forest import Evaluator, Forest, SearchResult, make_numbers, nodes_for
@@ -61,9 +62,11 @@ class SearchPlayer:
         seed: int = 0,
         settings: PlaySettings | None = None,
         inference: str = "",
+        twin: Callable[[], SearchPlayer] | None = None,
     ) -> None:
         self.game, self.evaluator, self.simulations = game, evaluator, simulations
-        self.inference = inference
+        self.inference, self._twin = inference, twin
+        self._lanes = [self]
         self.name, self.model_hash, self.seed = name, model_hash, seed
         self.settings = settings or PlaySettings()
         self.forest: Forest | None = None
@@ -96,6 +99,15 @@ class SearchPlayer:
         return SearchResult(
             *(np.concatenate([getattr(p, f) for p in parts])[back] for f in SearchResult._fields)
         )
+
+    def lanes(self, most: int) -> list[SearchPlayer]:
+        """Return this player and others like it for threads of their own: one a core, and not above `most`.
+
+        It is alone where nobody said how to make another one.
+        """
+        while self._twin is not None and len(self._lanes) < min(most, cores()):
+            self._lanes.append(self._twin())
+        return self._lanes[: max(1, most)]
 
     def stream(self, most: int) -> Searches:
         """Return searches that begin and end one by one, at most so many at once; one stream at a time."""
@@ -220,8 +232,12 @@ def model_player(
     """Return the player of a model on one thread of this machine's inference backend."""
     settings = settings or PlaySettings()
     sizes = [settings.batch] if settings.one_batch else batches(settings.batch)
-    choice = choice or choose()
-    evaluator = make_evaluator(model.game, model.network, choice, sizes, 1)
+    picked = choice or choose()
+
+    def twin() -> SearchPlayer:
+        return model_player(model, simulations, choice=picked, seed=seed, name=name, settings=settings)
+
+    evaluator = make_evaluator(model.game, model.network, picked, sizes, 1)
     return SearchPlayer(
         model.game,
         evaluator,
@@ -230,5 +246,6 @@ def model_player(
         model_hash=model.hash,
         seed=seed,
         settings=settings,
-        inference=str(choice),
+        inference=str(picked),
+        twin=twin,
     )
