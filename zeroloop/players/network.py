@@ -216,8 +216,8 @@ class PolicyPlayer:
 
 
 def batches(largest: int) -> list[int]:
-    """Return batch sizes up to `largest` in steps of 16, so that little is padded when searches run dry."""
-    return [*range(16, largest, 16), largest]
+    """Return batch sizes up to `largest`, so close that little is padded when searches run dry."""
+    return [*range(8, min(largest, 128), 8), *range(128, largest, 16), largest]
 
 
 def model_player(
