@@ -17,7 +17,7 @@ from ..match import play_match
 from ..model import Model
 from ..networks import build
 from ..openings import openings
-from ..players import SearchPlayer, model_player
+from ..players import PlaySettings, SearchPlayer, model_player
 from ..schedule import Schedule
 from ..selfplay.collector import LocalCollector
 
@@ -29,9 +29,9 @@ MANY = 1 << 16
 def bench_match(game: Game, config: Config, threads: int, rounds: int = 3) -> dict[str, Any]:
     """Measure a match of two new networks, all 256 games from first to last move, and self-play, in turns.
 
-    Both search `match.simulations` a move; self-play has `threads` threads, the match a lane for each core.
-    `ratio` compares simulations, `evaluations_ratio` how busy the networks are: a network that moves every
-    other ply finds less of its next tree in its cache.
+    Both search `match.simulations` a move, with caches of `selfplay.cache_megabytes`; self-play has `threads`
+    threads, the match a lane for each core. `ratio` compares simulations, `evaluations_ratio` how busy the
+    networks are: a network that moves every other ply finds less of its next tree in its cache.
     """
     choice = choose(config.run.device, config.run.backend, config.run.precision)
     networks = [build(config.network, shapes_of(game), seed).eval() for seed in (1, 2)]
@@ -43,8 +43,9 @@ def bench_match(game: Game, config: Config, threads: int, rounds: int = 3) -> di
     )
     collector.publish(networks[0], "bench")
 
+    own = PlaySettings(cache_megabytes=config.selfplay.cache_megabytes)
     sides = [
-        model_player(Model(f"{i}" * 64, network, game), simulations, choice=choice, seed=1)
+        model_player(Model(f"{i}" * 64, network, game), simulations, choice=choice, seed=1, settings=own)
         for i, network in enumerate(networks)
     ]
 
@@ -60,7 +61,7 @@ def bench_match(game: Game, config: Config, threads: int, rounds: int = 3) -> di
             for lane in side.lanes(MANY):
                 if lane.forest is not None:
                     lane.forest.clear_cache()
-        return made[0] / seconds, made[1] / seconds, seconds
+        return float(made[0]) / seconds, float(made[1]) / seconds, seconds
 
     def play_self(seconds: float) -> tuple[float, float]:
         collector.clear_counters()
