@@ -21,8 +21,8 @@ LAYERS = {
     "search networks": 2,
     "evaluator model onnx openings players episode replay health": 3,
     "selfplay learner match notation crosstable judge action_values regret tournament": 4,
-    "promotion registry run": 4,
-    "analysis searcher train gauntlet watch bench report play query view": 5,
+    "promotion registry run distributed": 4,
+    "analysis searcher train cluster gauntlet watch bench report play query view status sizing": 5,
     "uci_text uci gnubg_player wire serve session": 6,
     "cli __main__ __init__": 7,
 }

@@ -262,9 +262,11 @@ class LearnConfig:
     """Share of the search's root value in the value target; the rest is the game's outcome."""
     threads: int = 0
     """Threads that each compute a part of the batch; 0: one per core."""
+    processes: int = 1
+    """Processes that each compute a part of the batch, a GPU each, and add their gradients."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulate"):
+        for name in ("batch_size", "accumulate", "processes"):
             _at_least(f"learn.{name}", getattr(self, name), 1)
         for name in (
             "reuse",
@@ -419,6 +421,127 @@ class HealthConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """How finished games reach the learner: from threads of its own process, or from workers elsewhere."""
+
+    workers: int = 0
+    """Self-play processes that the learner starts on its machine, or actors with Ray; 0: its own threads."""
+    threads: int = 1
+    """Search threads of each worker."""
+    store: Literal["memory", "redis"] = "memory"
+    """Where workers send finished games: the learner's memory, or a Redis server (section `redis`)."""
+    bind: str = "127.0.0.1:0"
+    """HOST:PORT at which the learner's memory store listens to workers; port 0: any that is free."""
+    queue: int = 256
+    """Finished games that may wait for the learner, and in each worker for the store; then workers wait."""
+    gate: Literal["ratio", "games"] = "ratio"
+    """What begins a learning phase: new positions (`run.iteration_positions`, `learn.reuse`), or `games`."""
+    games: int = 200
+    """New games that begin a learning phase where `gate` is games."""
+    publish_steps: int = 0
+    """Optimiser steps at least between two models that workers get; 0: one at every iteration."""
+    spool: str = ""
+    """Folder in which a worker keeps finished games until the learner has them; empty: `spool` in the run."""
+    lost_seconds: float = 30.0
+    """A worker that has been silent for so long, on the clock of whom it reports to, counts as gone."""
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "publish_steps"):
+            _at_least(f"collect.{name}", getattr(self, name), 0)
+        for name in ("threads", "queue", "games", "lost_seconds"):
+            _at_least(f"collect.{name}", getattr(self, name), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedisConfig:
+    """The Redis server of `collect.store=redis`; its password is read from REDIS_PASSWORD, never stored."""
+
+    url: str = "redis://127.0.0.1:6379/0"
+    """Address; `rediss://` for TLS."""
+    namespace: str = ""
+    """First part of every key, so that runs share a server; empty: the name of the run directory."""
+    positions: int = 100_000
+    """Positions that the store keeps; the oldest games go first."""
+    episodes: int = 5_000
+    """Games that the store keeps; the oldest go first."""
+    ca: str = ""
+    """File of the certificate authority for TLS; empty: the system's."""
+
+    def __post_init__(self) -> None:
+        for name in ("positions", "episodes"):
+            _at_least(f"redis.{name}", getattr(self, name), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceConfig:
+    """Where workers' leaves are evaluated."""
+
+    server: str = ""
+    """Empty: in each worker; `learner`: by a server in the learner's process; else a server's HOST:PORT."""
+    bind: str = "127.0.0.1:0"
+    """HOST:PORT at which a server listens; port 0: any that is free."""
+    max_batch: int = 1024
+    """Positions that the server merges at most."""
+    deadline_ms: float = 2.0
+    """Milliseconds that the first request of a batch waits for others at most."""
+    lanes: int = 0
+    """Batches computed at a time; 0: one per core, two on a GPU."""
+    learner_share: float = 0.5
+    """Share of a GPU's time for learning while inference in the same process wants it too, 0..1."""
+
+    def __post_init__(self) -> None:
+        _at_least("inference.max_batch", self.max_batch, 1)
+        _at_least("inference.deadline_ms", self.deadline_ms, 0)
+        _at_least("inference.lanes", self.lanes, 0)
+        _within("inference.learner_share", self.learner_share, 0.05, 0.95)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayConfig:
+    """Placement of the actors on a Ray cluster (`zeroloop train GAME --ray auto`)."""
+
+    address: str = ""
+    """Empty: no Ray; `auto`: the cluster of this machine; `local`: one made for this run; or HOST:PORT."""
+    worker_cpus: float = 1.0
+    """Processors of each self-play actor."""
+    learner_cpus: float = 1.0
+    """Processors of the learner."""
+    learner_gpus: float = 0.0
+    """GPUs of the learner; 0.5 leaves half of one to the inference actor."""
+    learner_node: str = ""
+    """Resource that the learner's machine must have, such as `head`; the run directory lies there."""
+    inference: bool = False
+    """An actor that evaluates the leaves of all workers; without it each worker computes itself."""
+    inference_cpus: float = 1.0
+    """Processors of the inference actor."""
+    inference_gpus: float = 0.0
+    """GPUs of the inference actor."""
+
+    def __post_init__(self) -> None:
+        for name in ("worker_cpus", "learner_cpus", "learner_gpus", "inference_cpus", "inference_gpus"):
+            _at_least(f"ray.{name}", getattr(self, name), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaugesConfig:
+    """What a running process shows to the outside."""
+
+    port: int = 0
+    """Port of the learner's Prometheus endpoint, which also lists the workers'; 0: none."""
+    host: str = "127.0.0.1"
+    """Address at which endpoints listen."""
+    mlflow: bool = False
+    """Log parameters, metrics and models to MLflow."""
+    mlflow_uri: str = ""
+    """MLflow's tracking address; empty: a local store in `mlflow` beside the run directory."""
+    mlflow_experiment: str = "zeroloop"
+    """Name of the experiment in MLflow."""
+
+    def __post_init__(self) -> None:
+        _within("gauges.port", self.port, 0, 65535)
+
+
+@dataclass(frozen=True, kw_only=True)
 class BudgetConfig:
     """How long to train; whichever comes first."""
 
@@ -474,6 +597,11 @@ class Config:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     promote: PromoteConfig = field(default_factory=PromoteConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    redis: RedisConfig = field(default_factory=RedisConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
+    gauges: GaugesConfig = field(default_factory=GaugesConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
@@ -482,6 +610,16 @@ class Config:
             raise ConfigError(
                 f"budget.minutes is {self.budget.minutes} in a deterministic run, which reads no clock; "
                 "set budget.minutes=0 and give budget.positions."
+            )
+        if self.run.deterministic and (self.collect.workers or self.ray.address or self.learn.processes > 1):
+            raise ConfigError(
+                "run.deterministic is on, but games of several processes arrive in any order; set "
+                "collect.workers=0, ray.address='' and learn.processes=1, or leave out --deterministic."
+            )
+        if self.remote and any(o.player == "past" for o in self.selfplay.opponents):
+            raise ConfigError(
+                "selfplay.opponents names past, but workers get the newest model only; set collect.workers=0, "
+                "or choose another opponent (policy, random, heuristic, minimax:D, mcts:N)."
             )
         if self.run.deterministic and self.run.device not in ("auto", "cpu"):
             raise ConfigError(
@@ -493,3 +631,8 @@ class Config:
                 "evaluate.by is watch, but promote.mode is gate, whose self-play waits for the loop's own "
                 "decisions; set evaluate.by=loop or promote.mode=always."
             )
+
+    @property
+    def remote(self) -> bool:
+        """Whether games come from workers, not from the learner's own threads."""
+        return bool(self.collect.workers or self.ray.address or self.collect.store != "memory")

@@ -9,7 +9,9 @@ ZeroloopError
 ├── PlayerError          an opponent or engine; its match is void
 ├── BackendError         an inference backend that fails or is absent
 ├── StoreError           stored bytes: a damaged model, checkpoint or episode; a full disk
-│   └── BusyError        a registry that another process holds; it is free again in a while
+│   ├── BusyError        a registry that another process holds; it is free again in a while
+│   ├── UnreachableError a store or server that does not answer; it may come back
+│   └── RefusedError     a worker, game or model turned away at the door; the reason is named
 └── ResumeError          a run directory that cannot go on: another game, changed rules, in use
 """
 
@@ -56,6 +58,14 @@ class StoreError(ZeroloopError):
 
 class BusyError(StoreError):
     """Another process holds the registry; the same change may be tried again."""
+
+
+class UnreachableError(StoreError):
+    """A store or server does not answer; what was asked may be asked again."""
+
+
+class RefusedError(StoreError):
+    """A worker, a game or a request was turned away at the door, and nothing of it was stored."""
 
 
 class ResumeError(ZeroloopError):

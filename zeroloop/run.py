@@ -45,6 +45,12 @@ VOLATILE = (
     "evaluate.",
     "promote.",
     "health.",
+    "collect.",
+    "redis.",
+    "inference.",
+    "ray.",
+    "gauges.",
+    "learn.processes",
     "run.checkpoint_iterations",
     "run.keep_checkpoints",
 )
