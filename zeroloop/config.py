@@ -428,6 +428,8 @@ class CollectConfig:
     """Self-play processes that the learner starts on its machine, or actors with Ray; 0: its own threads."""
     threads: int = 1
     """Search threads of each worker."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where workers run the network, each on its own machine; `auto`: what `run.device` is."""
     store: Literal["memory", "redis"] = "memory"
     """Where workers send finished games: the learner's memory, or a Redis server (section `redis`)."""
     bind: str = "127.0.0.1:0"
@@ -616,10 +618,15 @@ class Config:
                 "run.deterministic is on, but games of several processes arrive in any order; set "
                 "collect.workers=0, ray.address='' and learn.processes=1, or leave out --deterministic."
             )
+        if self.run.deterministic and self.collect.gate == "games":
+            raise ConfigError(
+                "collect.gate is games in a deterministic run, whose threads finish games in any order; set "
+                "collect.gate=ratio."
+            )
         if self.remote and any(o.player == "past" for o in self.selfplay.opponents):
             raise ConfigError(
-                "selfplay.opponents names past, but workers get the newest model only; set collect.workers=0, "
-                "or choose another opponent (policy, random, heuristic, minimax:D, mcts:N)."
+                "selfplay.opponents names past, but workers get the newest model only; set "
+                "collect.workers=0, or choose policy, random, heuristic, minimax:D or mcts:N."
             )
         if self.run.deterministic and self.run.device not in ("auto", "cpu"):
             raise ConfigError(

@@ -79,6 +79,12 @@ def load(path: pathlib.Path, game: Game | None = None) -> Model:
             f"{path} is damaged: its content has hash {name[:SHORT]}, its name says {named[:SHORT]}. "
             "Restore the file from a copy or use another model."
         )
+    return decode(data, path, game)
+
+
+def decode(data: bytes, path: pathlib.Path, game: Game | None = None) -> Model:
+    """Read a model's bytes; `path` is what messages call it. Arguments and errors as for `load`."""
+    name = sha256(data)
     about = _metadata(path, data)
     if game is None:
         game = make(_game_name(path) or about["game"], **about["options"])

@@ -6,6 +6,7 @@ The head's `parts` gives the length of each part of the body.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
@@ -100,10 +101,8 @@ class Channel:
 
     def close(self) -> None:
         """Close the connection; a thread that waits in `receive` gets an UnreachableError."""
-        try:
+        with contextlib.suppress(OSError):  # the other side was faster
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the other side was faster
         self._socket.close()
 
 

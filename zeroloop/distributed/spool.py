@@ -7,6 +7,7 @@ by the next worker that starts in the same place.
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import secrets
 import shutil
@@ -111,7 +112,7 @@ class Spool:
     def after(self, stored: int, most: int) -> tuple[int, list[bytes], list[int]]:
         """Return the first number behind `stored`, and up to `most` games from it with their positions."""
         with self._lock:
-            chosen = [w for w in self._waiting if w[0] > stored][:most]
+            chosen = list(itertools.islice((w for w in self._waiting if w[0] > stored), most))
         return stored + 1, [w[2] for w in chosen], [w[1] for w in chosen]
 
     def wait(self, stored: int, seconds: float) -> None:

@@ -71,12 +71,20 @@ class EpisodeStore(Protocol):
     Every method raises UnreachableError where the store does not answer: the call may be made again.
     """
 
-    def join(self, worker: int, token: str, about: dict[str, Any]) -> dict[str, Any]:
-        """Take a worker in and return what the run is: `config` as plain data, and `run`, its name.
+    def about(self) -> dict[str, Any]:
+        """Return what the run is: a value for each of MEANING, `config` as plain data, and its name `run`.
+
+        Raises:
+          RefusedError: no learner has opened a run here yet.
+        """
+
+    def join(self, worker: int, token: str, about: dict[str, Any], safe: int = 0) -> Standing:
+        """Take a worker in, anew or again, and return its standing.
 
         Args:
           worker: its number, 0..2^31 - 1, drawn at random. token: the same whenever this worker joins again.
-          about: a value for each of MEANING.
+          about: the worker's own value for each of MEANING.
+          safe: the last of its games that it knows a learner has; a store that knows less goes on from there.
 
         Raises:
           RefusedError: another version, game or rules; or the number is another worker's.
@@ -132,20 +140,19 @@ class MemoryStore:
     """An `EpisodeStore` in this process: a queue that refuses when full and never drops a game.
 
     Args:
-      run: what `join` returns. about: what workers must have in common with the run.
+      about: what `about()` returns, MEANING included.
       capacity: games that may wait to be read. lost_seconds: silence after which a worker counts as gone.
       clock: seconds of this machine, monotonic.
     """
 
     def __init__(
         self,
-        run: dict[str, Any],
         about: dict[str, Any],
         capacity: int,
         lost_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._run, self._about, self._capacity = run, about, capacity
+        self._about, self._capacity = about, capacity
         self._lost, self._clock = lost_seconds, clock
         self._lock = threading.Lock()
         self._arrived = threading.Condition(self._lock)
@@ -161,16 +168,20 @@ class MemoryStore:
             k: 0 for k in ("games", "positions", "evicted_games", "unread_evicted", "duplicates")
         }
 
-    def join(self, worker: int, token: str, about: dict[str, Any]) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
+        """See `EpisodeStore`."""
+        return self._about
+
+    def join(self, worker: int, token: str, about: dict[str, Any], safe: int = 0) -> Standing:
         """See `EpisodeStore`."""
         check_meaning(self._about, about)
         with self._lock:
             if self._tokens.setdefault(worker, token) != token:
                 raise RefusedError(f"worker number {worker} is another worker's; draw another one.")
-            self._stored.setdefault(worker, 0)
-            self._safe.setdefault(worker, 0)
+            self._stored[worker] = max(safe, self._stored.get(worker, 0))
+            self._safe[worker] = max(safe, self._safe.get(worker, 0))
             self._rows.setdefault(worker, (self._clock(), {}))
-        return self._run
+            return Standing(self._stored[worker], self._safe[worker])
 
     def resume(self, safe: dict[int, int]) -> None:
         """Go on where a learner's disk ends: these games of these workers are not taken again."""
@@ -201,7 +212,7 @@ class MemoryStore:
     def read(self, after: int, most: int) -> list[Stored]:
         """See `EpisodeStore`; what was read stays until it is acknowledged."""
         with self._lock:
-            out = []
+            out: list[Stored] = []
             for game in self._games:
                 if len(out) >= most:
                     break
@@ -288,7 +299,7 @@ def check_next(worker: int, stored: int, sequence: int) -> None:
     """Refuse a gap in a worker's numbers."""
     if sequence != stored + 1:
         raise RefusedError(
-            f"worker {worker} offered its game {sequence}, but {stored + 1} comes next; a game between is missing."
+            f"worker {worker} offered its game {sequence}, but its game {stored + 1} comes next."
         )
 
 

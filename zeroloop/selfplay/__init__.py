@@ -7,6 +7,7 @@ so every batch of the network is full.
 from __future__ import annotations
 
 import pathlib
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
@@ -127,6 +128,8 @@ class SelfPlay:
         self._evaluator: Evaluator | None = None
         self._ticket: Any = None
         self._started = False
+        self.inference_seconds = self.transfer_seconds = 0.0
+        """Seconds spent in asking the evaluator, and in handing out finished games, since it was made."""
         self.set_progress(0.0)
 
     def publish(self, evaluator: Evaluator, model: str, keep_cache: bool = False) -> None:
@@ -153,13 +156,18 @@ class SelfPlay:
             self._started = True
             self._start(self.forest.all)
         if self._ticket is not None:
-            self.forest.absorb(self._evaluator.result(self._ticket))
+            begun = time.perf_counter()
+            answer = self._evaluator.result(self._ticket)
+            self.inference_seconds += time.perf_counter() - begun
+            self.forest.absorb(answer)
             self._ticket = None
         if self.forest.rows == 0:
             self._play_on()
         if self.moves >= quota:
             return False
+        begun = time.perf_counter()
         self._ticket = self._evaluator.submit(self.forest.waiting())
+        self.inference_seconds += time.perf_counter() - begun
         return True
 
     def _play_on(self) -> None:
@@ -288,6 +296,7 @@ class SelfPlay:
             searched = np.flatnonzero(rows["simulations"] > 0)
             final = values[searched[-1]] if len(searched) else np.zeros_like(values[0])
         others = [self.labels[s - 1] for s in g.seats[b] if s]
+        begun = time.perf_counter()
         self.on_episode(
             Episode(
                 game=self.game.id,
@@ -312,6 +321,7 @@ class SelfPlay:
                 policy_probs=g.probs[b, :entries].astype(np.float16),
             )
         )
+        self.transfer_seconds += time.perf_counter() - begun
 
     def _seated(self, seat: int) -> str:
         """Return who sits in a seat as the game ends: a model by its hash, or a player by its name."""

@@ -7,16 +7,16 @@ deterministic runs, at the end of the phase in the order of the groups.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..config import Config
 from ..episode import Episode
-from ..evaluator import NetworkEvaluator
 from ..evaluator.choice import Choice, cores, make_evaluator
 from ..games.game import Game
 from ..networks import Network
@@ -26,12 +26,21 @@ from . import Chooser, SelfPlay
 Array = npt.NDArray[Any]
 
 
+class CountedEvaluator(Evaluator, Protocol):
+    """An evaluator that counts."""
+
+    rows: int
+    """Rows that the network computed for a state."""
+
+
 class LocalCollector:
     """Plays on `selfplay.threads` threads, a group each; on a GPU two, so that search and inference overlap.
 
     Args:
       on_episode: called with every finished game, one call at a time.
       make_player, opponent_label: see `SelfPlay`; needed where opponents are configured.
+      numbers: (first, of how many): the groups' numbers among all groups of a run; default: these are all.
+      connect: makes a group's evaluator of a model's name, where networks run elsewhere.
     """
 
     def __init__(
@@ -42,28 +51,37 @@ class LocalCollector:
         on_episode: Callable[[Episode], None],
         make_player: Callable[[str], Chooser] | None = None,
         opponent_label: Callable[[str, int], str] | None = None,
+        numbers: tuple[int, int] | None = None,
+        connect: Callable[[str], CountedEvaluator] | None = None,
     ) -> None:
         self.game, self.config, self.choice = game, config, choice
         self.threads = config.selfplay.threads or cores()
-        self._per_thread = 1 if choice.device == "cpu" else 2
+        self._connect = connect
+        self._per_thread = 1 if choice.device == "cpu" and connect is None else 2
         self._on_episode = on_episode
         self._lock = threading.Lock()
         number = self.threads * self._per_thread
+        first, groups = numbers or (0, number)
         self.pending: list[list[Episode]] = [[] for _ in range(number)]
         """Games of this phase that deterministic runs have not handed out yet, by group."""
         self.groups = [
             SelfPlay(
                 game,
                 config,
-                group=i,
-                groups=number,
+                group=first + i,
+                groups=groups,
                 on_episode=self._receiver(i),
                 make_player=make_player,
                 opponent_label=opponent_label,
             )
             for i in range(number)
         ]
-        self.evaluators: list[NetworkEvaluator] = []
+        self.quotas = [0] * number
+        """Moves that each group is to have made at the end of the phase."""
+        self.evaluators: list[CountedEvaluator] = []
+        self._rows_before = 0
+        self.drive_seconds = 0.0
+        """Seconds that threads have spent in `collect`, added up."""
         self._pool = ThreadPoolExecutor(self.threads)
 
     def _receiver(self, group: int) -> Callable[[Episode], None]:
@@ -76,10 +94,16 @@ class LocalCollector:
 
         return receive
 
-    def publish(self, network: Network, name: str, keep_cache: bool = False) -> None:
+    def publish(self, network: Network | None, name: str, keep_cache: bool = False) -> None:
         """Let every group play on with this network; `keep_cache` only where it is the same one as before."""
-        size = [self.config.selfplay.games]
-        self.evaluators = [make_evaluator(self.game, network, self.choice, size, 1) for _ in self.groups]
+        if self._connect is not None:
+            found = [self._connect(name) for _ in self.groups]
+        else:
+            assert network is not None, "without a server the network itself is needed"
+            size = [self.config.selfplay.games]
+            found = [make_evaluator(self.game, network, self.choice, size, 1) for _ in self.groups]
+        self._rows_before += sum(e.rows for e in self.evaluators)
+        self.evaluators = found
         for group, evaluator in zip(self.groups, self.evaluators, strict=True):
             group.publish(self._with_tables(evaluator), name, keep_cache)
 
@@ -97,8 +121,21 @@ class LocalCollector:
         for group in self.groups:
             group.set_progress(progress)
 
-    def collect(self, quotas: list[int], stop: Callable[[], bool]) -> bool:
-        """Play until group i has made `quotas[i]` moves in all.
+    def begin(self, moves: int) -> None:
+        """Begin a phase in which the groups make so many moves together."""
+        share = -(-moves // len(self.groups))
+        self.quotas = [g.moves + share for g in self.groups]
+
+    def end(self) -> None:
+        """Let the phase end where it is."""
+        self.quotas = [g.moves for g in self.groups]
+
+    def midway(self) -> bool:
+        """Return whether a phase was begun and not ended."""
+        return any(g.moves < q for g, q in zip(self.groups, self.quotas, strict=True))
+
+    def collect(self, stop: Callable[[], bool]) -> bool:
+        """Play until every group has made the moves of its quota.
 
         Args:
           stop: asked before each tick; when true, groups end their tick and stop where they are.
@@ -107,10 +144,7 @@ class LocalCollector:
           Whether every quota is reached.
         """
         n = self._per_thread
-        jobs = [
-            self._pool.submit(self._drive, range(i * n, (i + 1) * n), quotas, stop)
-            for i in range(self.threads)
-        ]
+        jobs = [self._pool.submit(self._drive, range(i * n, (i + 1) * n), stop) for i in range(self.threads)]
         done = all([job.result() for job in jobs])
         if done and self.config.run.deterministic:
             for episodes in self.pending:
@@ -119,14 +153,22 @@ class LocalCollector:
                 episodes.clear()
         return done
 
-    def _drive(self, numbers: range, quotas: list[int], stop: Callable[[], bool]) -> bool:
+    def _drive(self, numbers: range, stop: Callable[[], bool]) -> bool:
         """Turn this thread's groups in rotation: while one waits for the device, another searches."""
-        live = list(numbers)
+        live, begun = list(numbers), time.perf_counter()
         while live:
             halt = stop()
             # A quota of 0 makes a turn take in its answer and submit nothing.
-            live = [i for i in live if self.groups[i].turn(0 if halt else quotas[i])]
-        return all(self.groups[i].moves >= quotas[i] for i in numbers)
+            live = [i for i in live if self.groups[i].turn(0 if halt else self.quotas[i])]
+        with self._lock:
+            self.drive_seconds += time.perf_counter() - begun
+        return all(self.groups[i].moves >= self.quotas[i] for i in numbers)
+
+    def seconds(self) -> dict[str, float]:
+        """Return thread seconds by phase since the collector was made: search, inference, transfer."""
+        asked = sum(g.inference_seconds for g in self.groups)
+        sent = sum(g.transfer_seconds for g in self.groups)
+        return {"search": self.drive_seconds - asked - sent, "inference": asked, "transfer": sent}
 
     def counters(self) -> dict[str, int]:
         """Totals of all groups since `clear_counters`: simulations, evaluations, cache hits, moves so far."""
@@ -135,13 +177,14 @@ class LocalCollector:
             total["moves"] += group.moves
             for name, value in group.forest.counters.items():
                 total[name] = total.get(name, 0) + value
-        total["evaluations"] = sum(e.rows for e in self.evaluators)
+        total["evaluations"] = self._rows_before + sum(e.rows for e in self.evaluators)
         return total
 
     def clear_counters(self) -> None:
         """Set all counters but moves to 0."""
         for group in self.groups:
             group.forest.clear_counters()
+        self._rows_before = 0
         for evaluator in self.evaluators:
             evaluator.rows = 0
 

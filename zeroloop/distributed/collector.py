@@ -1,0 +1,259 @@
+"""RemoteCollector: the learner's side of a store. Takes finished games, checks them, keeps each once.
+
+A game is kept before it is acknowledged, and a worker forgets it only then; whatever dies between, the
+worker offers it again, and its number tells that it is here already.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy.typing as npt
+
+from .. import model
+from ..config import Config
+from ..episode import Episode
+from ..errors import StoreError, UnreachableError
+from ..evaluator.choice import Choice, make_evaluator
+from ..games.game import Game
+from ..networks import Network
+from .store import EpisodeStore, Stored, Weights
+from .worker import worker_of
+
+Array = npt.NDArray[Any]
+
+ROUND = 256
+"""Games read in one round trip at most."""
+SUMMED = ("moves", "simulations", "evaluations", "cache_hits", "overflows")
+PHASES = ("search", "inference", "transfer", "wait")
+
+
+class RemoteCollector:
+    """Collects what workers play; has what the loop asks of a `selfplay.collector.LocalCollector`.
+
+    Args:
+      keep: stores a finished game for good: on disk and in the window.
+      say: takes a sentence for a person.
+      tend: called now and then while waiting: looks after worker processes.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        config: Config,
+        choice: Choice,
+        store: EpisodeStore,
+        keep: Callable[[Episode], None],
+        say: Callable[[str], None],
+        tend: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.game, self.config, self.choice, self.store = game, config, choice, store
+        self._keep, self._say, self._tend = keep, say, tend
+        self.taken: dict[int, int] = {}
+        """Number of the last game taken of each worker."""
+        self.refused = self.missed = 0
+        """Games turned away for what they are; numbers of workers' games that never came."""
+        self._known: set[int] = set()
+        self._number = 0
+        self.games = self._moves_target = self._games_target = self.moves = 0
+        self.published: list[str] = []
+        """Hashes of the models that workers were given, oldest first."""
+        self._network: Network | None = None
+        self._rows: dict[int, dict[str, Any]] = {}
+        self._cleared: dict[str, int] = {}
+        self.receive_seconds = self.wait_seconds = 0.0
+        self._tended = self._drained = -1.0
+        self._gone = 0.0
+
+    # The phases of the loop.
+
+    def begin(self, moves: int) -> None:
+        """Begin a phase: until so many new positions have come, or `collect.games` games."""
+        self._moves_target = self.moves + moves
+        self._games_target = self.games + self.config.collect.games
+
+    def end(self) -> None:
+        """Let the phase end where it is."""
+        self._moves_target, self._games_target = self.moves, self.games
+
+    def midway(self) -> bool:
+        """Return False: workers play on between phases."""
+        return False
+
+    def _enough(self) -> bool:
+        if self.config.collect.gate == "games":
+            return self.games >= self._games_target
+        return self.moves >= self._moves_target
+
+    def collect(self, stop: Callable[[], bool]) -> bool:
+        """Take games until the phase has what it needs; return False where `stop()` ends it before."""
+        while not self._enough():
+            if stop():
+                return False
+            if not self.drain():
+                begun = time.monotonic()
+                self._wait()
+                self.wait_seconds += time.monotonic() - begun
+        return True
+
+    def _wait(self) -> None:
+        wait = getattr(self.store, "wait", None)
+        if wait is not None:
+            wait(self._number, 0.1)
+        else:
+            time.sleep(0.05)
+
+    def poll(self, every: float = 0.25) -> None:
+        """Take what has come, unless that was done within `every` seconds."""
+        if time.monotonic() - self._drained >= every:
+            self.drain()
+
+    def drain(self, most: int = ROUND) -> int:
+        """Take the games that wait, at most `most`; return how many came.
+
+        While the store does not answer this says so once and returns 0.
+        """
+        begun = self._drained = time.monotonic()
+        if begun - self._tended > 0.5:
+            self._tended = begun
+            self._tend()
+        try:
+            found = self.store.read(self._number, most)
+            if found:
+                for stored in found:
+                    self._take(stored)
+                self._number = found[-1].number
+                self.store.acknowledge(self._number, {s.worker: self.taken[s.worker] for s in found})
+            if self._tended == begun:
+                self._rows |= {row["worker"]: row for row in self.store.workers()}
+        except UnreachableError as error:
+            if not self._gone:
+                self._say(f"{error} The learner waits for it; what it has is safe.")
+                self._gone = begun
+            time.sleep(0.2)
+            return 0
+        if self._gone:
+            self._say(f"the store answers again after {begun - self._gone:.0f} s")
+            self._gone = 0.0
+        self.receive_seconds += time.monotonic() - begun
+        return len(found)
+
+    def _take(self, stored: Stored) -> None:
+        last = self.taken.get(stored.worker, 0)
+        if stored.sequence <= last:
+            return  # offered again: its acknowledgement was lost
+        try:
+            episode = Episode.from_bytes(stored.data, self.game)
+            self._check(episode, stored)
+        except StoreError as error:
+            self.refused += 1
+            self._say(f"game {stored.sequence} of worker {stored.worker} is refused and not stored: {error}")
+        else:
+            if episode.game_id not in self._known:
+                if stored.sequence > last + 1 and last:
+                    self.missed += stored.sequence - last - 1
+                self._keep(episode)
+                self.games += 1
+                self.moves += episode.positions
+        self.taken[stored.worker] = stored.sequence
+
+    def _check(self, episode: Episode, stored: Stored) -> None:
+        """Refuse a game that is not of this run; what is in it was checked when its bytes were read."""
+        if worker_of(episode.game_id) != stored.worker:
+            raise StoreError(f"its key {episode.game_id} is one of worker {worker_of(episode.game_id)}.")
+        if episode.seed != self.config.run.seed:
+            raise StoreError(f"it was played with seed {episode.seed}; the run has {self.config.run.seed}.")
+
+    def publish(self, network: Network, name: str, keep_cache: bool = False, progress: float = 0.0) -> None:
+        """Give workers this network; while the store does not answer they play the last one."""
+        self._network = network
+        if self.published and self.published[-1] == name:
+            return
+        try:
+            self.store.publish(Weights(name, model.encode(network, self.game)), progress)
+        except UnreachableError as error:
+            self._say(f"{error} Workers play on with the last model.")
+            return
+        self.published.append(name)
+
+    def set_progress(self, progress: float) -> None:
+        """Schedules over the run reach workers with the model."""
+
+    def backend(self) -> Any:
+        """Return the newest network compiled for inference."""
+        assert self._network is not None
+        size = [self.config.selfplay.games]
+        return make_evaluator(self.game, self._network, self.choice, size, 1).backends[-1]
+
+    # Figures.
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the workers' last figures, with `updates_behind`: models published since theirs."""
+        place = {name: i for i, name in enumerate(self.published)}
+        out = []
+        for row in self._rows.values():
+            behind = len(self.published) - 1 - place[row["model"]] if row.get("model") in place else None
+            out.append({**row, "updates_behind": behind})
+        return out
+
+    def present(self) -> list[dict[str, Any]]:
+        """Return the rows of workers that have not been silent for `collect.lost_seconds`."""
+        here = {row["worker"] for row in self.store.workers()}
+        return [row for row in self.rows() if row["worker"] in here]
+
+    def counters(self) -> dict[str, int]:
+        """Totals of all workers since `clear_counters`."""
+        total = {name: sum(int(row.get(name, 0)) for row in self._rows.values()) for name in SUMMED}
+        return {name: value - self._cleared.get(name, 0) for name, value in total.items()}
+
+    def clear_counters(self) -> None:
+        """Count from here."""
+        self._cleared = {}
+        self._cleared = self.counters()
+
+    # What a checkpoint holds.
+
+    @property
+    def labels(self) -> list[list[str]]:
+        """Nothing: opponents sit in workers' games."""
+        return []
+
+    def snapshot(self, midway: bool) -> list[dict[str, Array]]:
+        """Return nothing: games in flight are the workers'."""
+        return []
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed learner needs to take no game twice."""
+        return {
+            "taken": {str(k): v for k, v in self.taken.items()},
+            "refused": self.refused,
+            "missed": self.missed,
+        }
+
+    def resume(self, state: dict[str, Any], kept: Iterable[int]) -> None:
+        """Go on from `state()`; `kept` are keys of games that are on disk beyond it."""
+        self.taken = {int(k): v for k, v in state.get("taken", {}).items()}
+        self.refused, self.missed = state.get("refused", 0), state.get("missed", 0)
+        self._known = set(kept)
+        for key in self._known:  # a worker's games reach the log in its order
+            worker = worker_of(key)
+            self.taken[worker] = self.taken.get(worker, 0) + 1
+        resume = getattr(self.store, "resume", None)
+        if resume is not None:
+            resume(self.taken)
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self.store.close()
+
+
+def phase_shares(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Return the share of the workers' thread time per phase; empty where nothing was measured."""
+    spent = {p: 0.0 for p in PHASES}
+    for row in rows:
+        for phase in PHASES:
+            spent[phase] += float(row.get(f"{phase}_seconds", 0.0))
+    total = sum(spent.values())
+    return {p: s / total for p, s in spent.items()} if total > 0 else {}

@@ -1,0 +1,240 @@
+"""Worker: self-play that joins a run anywhere, plays its newest model and sends what is finished.
+
+It needs the address of a store and nothing else: the run's configuration, model and orders come from there.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from .. import configfile, model
+from ..config import Config
+from ..episode import Episode
+from ..errors import ConfigError, RefusedError, UnreachableError
+from ..evaluator.choice import choose, make_evaluator
+from ..files import sha256
+from ..games import make
+from ..players import parse
+from ..players.network import PolicyPlayer
+from ..selfplay.collector import LocalCollector
+from .sender import Sender
+from .spool import Spool
+from .store import EpisodeStore, check_meaning, meaning
+
+GROUPS = 64
+"""Self-play groups of a worker at most."""
+STRIDE = 1 << 37
+"""Game keys of one group lie so far apart: room for 2^31 workers of 64 groups."""
+PATIENCE = 10.0
+"""Seconds that a worker that ends goes on sending what it has finished."""
+
+
+def worker_of(game_id: int) -> int:
+    """Return the number of the worker that played a game."""
+    return game_id % STRIDE // GROUPS
+
+
+class Worker:
+    """One self-play worker; `run` returns when the run is over or `stop()`.
+
+    Args:
+      root: folder of spools; those of workers that died there are sent first.
+      stop: asked before every tick.
+      say: takes a sentence for a person.
+      endpoint: HOST:PORT at which this process shows its gauges; empty: nowhere.
+      show: takes each report's row, for gauges.
+
+    Raises, from `run`:
+      RefusedError: the run has another version, game or rules, or does not want this worker.
+      UnreachableError: the store never answered.
+    """
+
+    def __init__(
+        self,
+        store: EpisodeStore,
+        root: pathlib.Path,
+        *,
+        stop: Callable[[], bool],
+        say: Callable[[str], None],
+        endpoint: str = "",
+        show: Callable[[dict[str, Any]], None] = lambda row: None,
+    ) -> None:
+        self._store, self._stop, self._say, self._show = store, stop, say, show
+        self._endpoint = endpoint
+        self._begun = time.monotonic()
+        about = self._first_answer()
+        plain = about["config"]
+        self.config = _own(configfile.build(Config, plain, "the run's configuration"))
+        self.game = make(self.config.game.name, **self.config.game.options)
+        mine = meaning(self.game)
+        check_meaning(about, mine)
+        self._server = self.config.inference.server
+        if self._server == "learner":
+            self._server = about["inference"]
+        device = (
+            self.config.run.device if self.config.collect.device == "auto" else self.config.collect.device
+        )
+        self.choice = choose(
+            "cpu" if self._server else device, self.config.run.backend, self.config.run.precision
+        )
+        self.spool = Spool.make(root)
+        adopted = Spool.adopt(root)
+        for spool in adopted:
+            say(f"{spool.waiting} finished games of worker {spool.number}, which is gone, are sent first")
+        self.games = 0
+        self._model = ""
+        self._network: Any = None
+        self.wait_seconds = 0.0
+        self.collector = LocalCollector(
+            self.game,
+            self.config,
+            self.choice,
+            self._finished,
+            self._opponent,
+            lambda player, key: player,
+            numbers=(self.spool.number * GROUPS, STRIDE),
+            connect=self._connect if self._server else None,
+        )
+        self._orphans = [Sender(store, spool, mine, None, say) for spool in adopted]
+        self._sender = Sender(store, self.spool, mine, self.row, say)
+
+    def _first_answer(self) -> dict[str, Any]:
+        """Ask what the run is; while nobody answers, ask again for as long as `stop` allows."""
+        told, wait = False, 0.1
+        while True:
+            try:
+                return self._store.about()
+            except UnreachableError as error:
+                if self._stop() or not told and time.monotonic() - self._begun > PATIENCE:
+                    raise
+                if not told:
+                    self._say(f"{error} Asking again.")
+                    told = True
+                time.sleep(wait)
+                wait = min(2.0, 2 * wait)
+
+    def run(self) -> None:
+        """Play until the run is over, then send what is left."""
+        try:
+            while not self._stop():
+                self._check()
+                orders = self._sender.orders
+                if orders is not None and orders.stopped:
+                    break
+                if orders is None or not orders.model or orders.paused or self._full():
+                    begun = time.monotonic()
+                    time.sleep(0.02)
+                    self.wait_seconds += (time.monotonic() - begun) * self.collector.threads
+                    continue
+                if orders.model != self._model:
+                    self._load(orders.progress)
+                    continue
+                self.collector.begin(1 << 60)
+                self.collector.collect(self._halt)
+        finally:
+            self.collector.close()
+            self._close()
+
+    def _check(self) -> None:
+        for sender in (self._sender, *self._orphans):
+            if sender.error is not None:
+                raise sender.error
+
+    def _full(self) -> bool:
+        return self.spool.waiting >= self.config.collect.queue
+
+    def _halt(self) -> bool:
+        orders = self._sender.orders
+        assert orders is not None
+        turned = orders.model != self._model or orders.paused or orders.stopped
+        return turned or self._full() or self._sender.error is not None or self._stop()
+
+    def _load(self, progress: float) -> None:
+        """Fetch the newest model and play on with it."""
+        try:
+            found = self._store.weights(self._model)
+        except UnreachableError:
+            time.sleep(0.1)  # the sender has said so
+            return
+        if found is None:
+            return
+        if sha256(found.data) != found.hash:
+            raise RefusedError(
+                f"the model {found.hash[: model.SHORT]} came with the hash {sha256(found.data)[: model.SHORT]}: "
+                "its bytes were damaged on the way. Start the worker again."
+            )
+        if not self._server:
+            self._network = model.decode(
+                found.data, pathlib.Path(f"model {found.hash[: model.SHORT]}"), self.game
+            )
+        network = self._network.network if self._network is not None else None
+        self.collector.publish(network, found.hash)
+        self.collector.set_progress(progress)
+        self._model = found.hash
+
+    def _connect(self, name: str) -> Any:
+        from .leaves import RemoteEvaluator
+
+        return RemoteEvaluator(self.game, self._server, name, self.config.selfplay.games, stop=self._stop)
+
+    def _finished(self, episode: Episode) -> None:
+        self.spool.add(episode.to_bytes(), episode.positions)
+        self.games += 1
+
+    def _opponent(self, label: str) -> Any:
+        if label != "policy":
+            return parse(label, self.game, seed=self.config.run.seed)
+        if self._network is None:
+            raise ConfigError(
+                "selfplay.opponents names policy, but inference.server gives workers no network; set "
+                "inference.server='', or choose another opponent."
+            )
+        made = make_evaluator(self.game, self._network.network, self.choice, [self.config.selfplay.games])
+        return PolicyPlayer(self.game, made, name=label, seed=self.config.run.seed)
+
+    def row(self) -> dict[str, Any]:
+        """Return the worker's figures, totals since it began."""
+        counted, spent = self.collector.counters(), self.collector.seconds()
+        found = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "gauges": self._endpoint,
+            "model": self._model,
+            "games": self.games,
+            "moves": counted["moves"],
+            "simulations": counted["simulations"],
+            "evaluations": counted["evaluations"],
+            "cache_hits": counted["cache_hits"],
+            "overflows": counted["overflows"],
+            "waiting": self.spool.waiting + sum(s.spool.waiting for s in self._orphans),
+            "resent": self._sender.resent,
+            **{f"{phase}_seconds": seconds for phase, seconds in spent.items()},
+            "wait_seconds": self.wait_seconds,
+            "threads": self.collector.threads,
+            "alive_seconds": time.monotonic() - self._begun,
+        }
+        self._show(found)
+        return found
+
+    def _close(self) -> None:
+        """Send what is finished, for a while; what cannot be sent stays in the spool and is said."""
+        end = time.monotonic() + PATIENCE
+        for sender in (*self._orphans, self._sender):
+            if sender.finish(max(0.1, end - time.monotonic())):
+                sender.spool.remove()
+            else:
+                left, folder = sender.spool.waiting, sender.spool.folder
+                self._say(f"{left} finished games are kept in {folder}; the next worker there sends them")
+                sender.spool.close()
+        self._store.close()
+
+
+def _own(config: Config) -> Config:
+    """Return the run's configuration as a worker plays it: with its own number of threads."""
+    return replace(config, selfplay=replace(config.selfplay, threads=config.collect.threads))
