@@ -481,11 +481,17 @@ def never():
     return False
 
 
+def played(collector, quotas, stop):
+    """Play until each group has made its moves."""
+    collector.quotas = quotas
+    return collector.collect(stop)
+
+
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_groups_of_a_collector_play_games_of_their_own(collectors, deterministic):
     found = []
     collector = collectors(found, deterministic=deterministic)
-    assert collector.collect([80, 80], never)
+    assert played(collector, [80, 80], never)
     assert all(group.moves >= 80 for group in collector.groups)
     keys = [e.game_id for e in found]
     assert len(set(keys)) == len(keys) > 10 and {k % 2 for k in keys} == {0, 1}
@@ -501,7 +507,7 @@ def test_deterministic_collector_hands_out_its_games_in_the_same_order_again(col
     for found in (first, second):
         collector = collectors(found)
         for quota in (60, 120):
-            assert collector.collect([quota] * 2, never)
+            assert played(collector, [quota] * 2, never)
     assert_same(first, second)
 
 
@@ -513,28 +519,28 @@ def test_deterministic_collector_hands_out_nothing_before_a_phase_is_complete(co
         return asked[0] > 60
 
     collector = collectors(found)
-    assert not collector.collect([400, 400], stop)
+    assert not played(collector, [400, 400], stop)
     assert found == [] and any(collector.pending)
-    assert collector.collect([400, 400], never)
+    assert played(collector, [400, 400], never)
     assert found and not any(collector.pending)
 
 
 def test_phase_that_was_stopped_and_restored_gives_the_same_games(collectors):
     """The snapshot holds games that are finished and not handed out yet, and the evaluation cache."""
     whole, stopped, later = [], [], []
-    assert collectors(whole).collect([200, 200], never)
+    assert played(collectors(whole), [200, 200], never)
     collector, asked = collectors(stopped), [0]
 
     def stop():
         asked[0] += 1
         return asked[0] > 80
 
-    assert not collector.collect([200, 200], stop) and stopped == []
+    assert not played(collector, [200, 200], stop) and stopped == []
     saved = [{k: v.copy() for k, v in group.items()} for group in collector.snapshot(True)]
     assert sum(len(arrays["pending.sizes"]) for arrays in saved) > 0
     other = collectors(later)
-    other.restore(saved, [[], []], set())
-    assert other.collect([200, 200], never)
+    other.restore(saved, collector.state(), set())
+    assert played(other, [200, 200], never)
     assert_same(whole, later)
     for a, b in zip(other.snapshot(False), collectors_end(collectors), strict=True):
         for name in a:
@@ -544,5 +550,5 @@ def test_phase_that_was_stopped_and_restored_gives_the_same_games(collectors):
 def collectors_end(collectors):
     """Return the games in flight of a collector that was never stopped."""
     collector = collectors([])
-    assert collector.collect([200, 200], never)
+    assert played(collector, [200, 200], never)
     return collector.snapshot(False)

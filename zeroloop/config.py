@@ -432,8 +432,8 @@ class CollectConfig:
     """Where workers run the network, each on its own machine; `auto`: what `run.device` is."""
     store: Literal["memory", "redis"] = "memory"
     """Where workers send finished games: the learner's memory, or a Redis server (section `redis`)."""
-    bind: str = "127.0.0.1:0"
-    """HOST:PORT at which the learner's memory store listens to workers; port 0: any that is free."""
+    bind: str = ""
+    """HOST:PORT at which the learner's memory store listens to workers of other machines; empty: to none."""
     queue: int = 256
     """Finished games that may wait for the learner, and in each worker for the store; then workers wait."""
     gate: Literal["ratio", "games"] = "ratio"
@@ -613,10 +613,11 @@ class Config:
                 f"budget.minutes is {self.budget.minutes} in a deterministic run, which reads no clock; "
                 "set budget.minutes=0 and give budget.positions."
             )
-        if self.run.deterministic and (self.collect.workers or self.ray.address or self.learn.processes > 1):
+        if self.run.deterministic and (self.remote or self.learn.processes > 1):
             raise ConfigError(
                 "run.deterministic is on, but games of several processes arrive in any order; set "
-                "collect.workers=0, ray.address='' and learn.processes=1, or leave out --deterministic."
+                "collect.workers=0, collect.bind='', collect.store=memory, ray.address='' and "
+                "learn.processes=1, or leave out --deterministic."
             )
         if self.run.deterministic and self.collect.gate == "games":
             raise ConfigError(
@@ -642,4 +643,5 @@ class Config:
     @property
     def remote(self) -> bool:
         """Whether games come from workers, not from the learner's own threads."""
-        return bool(self.collect.workers or self.ray.address or self.collect.store != "memory")
+        c = self.collect
+        return bool(c.workers or c.bind or c.store != "memory" or self.ray.address)

@@ -13,8 +13,11 @@ import numpy as np
 
 from . import draws, judge, model, rating
 from .config import Config
+from .distributed.collector import RemoteCollector
+from .distributed.crew import Crew
+from .distributed.store import EpisodeStore
 from .episode import Episode
-from .errors import BusyError, ConfigError, LearningError, ResumeError, StoreError
+from .errors import BusyError, ConfigError, LearningError, StoreError
 from .evaluator.choice import Choice, choose, relative_points, require_pure, shapes_of
 from .files import append_line, sha256, write_file
 from .games.game import Game
@@ -45,7 +48,6 @@ RESTORED = (
     "evaluations",
     "measured_steps",
     "next_evaluation",
-    "quotas",
     "past",
 )
 """Attributes of the loop that a checkpoint holds under their own names."""
@@ -67,13 +69,18 @@ class Outcome(NamedTuple):
     """Warnings of the run's health that have begun, all sessions."""
 
 
-def train(run: Run, report: Report, stop: Callable[[], bool] = lambda: False) -> Outcome:
+def train(
+    run: Run, report: Report, stop: Callable[[], bool] = lambda: False, store: EpisodeStore | None = None
+) -> Outcome:
     """Train until the budget of `run.config` is spent, or until `stop()`; then the same call goes on.
+
+    Args:
+      store: where workers that somebody else has started send their games; None: as the configuration says.
 
     Raises:
       ResumeError, StoreError: the run cannot go on; nothing finished is lost.
     """
-    loop = _Loop(run, report, stop)
+    loop = _Loop(run, report, stop, store)
     try:
         while not loop.stopped and not loop.finished():
             if loop.phase == "collect":
@@ -92,7 +99,9 @@ def train(run: Run, report: Report, stop: Callable[[], bool] = lambda: False) ->
 class _Loop:
     """The state of a session; everything that a resumed session needs is in its checkpoint."""
 
-    def __init__(self, run: Run, report: Report, stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, run: Run, report: Report, stop: Callable[[], bool], store: EpisodeStore | None
+    ) -> None:
         self.run, self.report, self._stop = run, report, stop
         self.config, self.game = run.config, run.game
         c = self.config
@@ -119,16 +128,22 @@ class _Loop:
         self.log = EpisodeLog(run.folder / "episodes.log")
         self.offsets: deque[tuple[int, int]] = deque()
         """(number of its first position, offset in the log) of each episode that the window may hold."""
-        self.collector = LocalCollector(
-            self.game, c, self.choice, self._keep, self._opponent, self._opponent_label
-        )
+        self.crew: Crew | None = None
+        self.collector: LocalCollector | RemoteCollector
+        if c.remote or store is not None:
+            keep_say = self._keep, lambda text: report("say", {"text": text})
+            self.crew = Crew(run.folder, c, self.game, self.choice, *keep_say, store)
+            self.collector = self.crew.collector
+        else:
+            self.collector = LocalCollector(
+                self.game, c, self.choice, self._keep, self._opponent, self._opponent_label
+            )
         self.events = Events(run.folder)
         self.health = Health(self.game, c.health)
         self.judged = judge.judged_positions(self.game, c.evaluate.positions, run.folder, report)
         self.stopped = self.unsaved = False
         self.phase, self.iteration = "collect", 0
         self.evaluations, self.measured_steps = 0, 0
-        self.quotas = [0] * len(self.collector.groups)
         self.next_evaluation = c.evaluate.every_positions
         self.evaluate_seconds = self._before = 0.0
         self.stats = {"points": 0.0, "draws": 0, "truncated": 0, "plies": 0, "games": 0}
@@ -136,6 +151,8 @@ class _Loop:
         self.past: list[str] = []
         """Hashes of the models saved so far, oldest first."""
         self.play_seconds = 0.0
+        self.published_steps = -1
+        self.gate_games = 0
         self.before = (0.0, 0, 0)
         self._started = time.monotonic()
         try:
@@ -143,6 +160,8 @@ class _Loop:
         except BaseException:
             self.close()
             raise
+        if self.crew is not None:
+            self.crew.start()
         owed = self.limiter.owed(self.replay.total, self.learner.steps)
         if self.finished() and (owed or self.learner.steps > self.measured_steps):
             self.phase = "learn"  # the games that spent the budget were kept, but nothing learnt from them
@@ -163,7 +182,7 @@ class _Loop:
 
     def finished(self) -> bool:
         """Return whether the budget is spent and what was played has been learnt from and measured."""
-        return self.progress() >= 1 and self.phase == "collect" and not self.midway()
+        return self.progress() >= 1 and self.phase == "collect" and not self.collector.midway()
 
     def stop(self) -> bool:
         """Return whether the person at the keyboard wants to stop."""
@@ -176,17 +195,17 @@ class _Loop:
         """Play this iteration's moves with the newest model, or the champion where promotion is a gate."""
         c = self.config
         self._publish()
-        if not self.midway():
-            groups = len(self.quotas)
+        if not self.collector.midway():
             size = min(c.run.iteration_positions, max(2 * c.learn.batch_size, self.replay.total // 8))
-            self.quotas = [g.moves + -(-size // groups) for g in self.collector.groups]
+            self.collector.begin(size if c.collect.gate == "ratio" else 1 << 40)
+            self.gate_games = self.replay.games + c.collect.games
         self.collector.clear_counters()
         self.before = (time.monotonic(), self.replay.total, self.collector.counters()["moves"])
         self.report("phase", {"name": "play", "iteration": self.iteration})
-        if self.collector.collect(self.quotas, self._stop_or_spent):
+        if self.collector.collect(self._stop_or_spent):
             self.phase = "learn"
         elif not self.stop():
-            self.quotas = [g.moves for g in self.collector.groups]  # the time is up
+            self.collector.end()  # the time is up, or the gate is open
             self.phase = "learn"
         self.play_seconds = time.monotonic() - self.before[0]
         counted = self.collector.counters()
@@ -196,7 +215,7 @@ class _Loop:
 
     def _probe(self) -> None:
         """Show the network that has just played a few positions of the window, for its raw policy."""
-        backend = self.collector.evaluators[0].backends[-1]
+        backend = self.collector.backend()
         batch = self.replay.sample(backend.batch, self.learner.steps)
         legal = np.zeros((backend.batch, max(self.game.max_legal, self.game.max_chance)), np.int32)
         legal[:, : self.game.max_legal] = batch.legal
@@ -205,13 +224,11 @@ class _Loop:
             logits = np.take_along_axis(logits, batch.legal, 1)
         self.health.probe(logits[:, : self.game.max_legal], batch.legal_mask)
 
-    def midway(self) -> bool:
-        """Return whether a phase of self-play was begun and not ended."""
-        return any(g.moves < q for g, q in zip(self.collector.groups, self.quotas, strict=True))
-
     def _stop_or_spent(self) -> bool:
         minutes = self.config.budget.minutes
         spent = minutes > 0 and self.seconds() > 60 * minutes
+        if self.config.collect.gate == "games" and self.replay.games >= self.gate_games:
+            return True
         return self.stop() or (spent and not self.config.run.deterministic)
 
     def learn(self) -> None:
@@ -235,6 +252,7 @@ class _Loop:
                 if name != "learning_rate":
                     self.health.loss(name, value)
             done += 1
+            self.collector.poll()
         self.unsaved = True
         if self.stopped:
             return
@@ -275,6 +293,7 @@ class _Loop:
 
         def progress(text: str) -> None:
             self.report("note", {"text": text})
+            self.collector.poll()
             if self.stop():
                 raise _Interrupted
 
@@ -395,11 +414,18 @@ class _Loop:
             network: Network = self.run.load_model(self.run.champion).network
             name = self.run.champion
         else:
+            since = self.learner.steps - self.published_steps
+            if (
+                self.crew is not None
+                and self.published_steps >= 0
+                and since < self.config.collect.publish_steps
+            ):
+                return
             network = self.learner.averaged()
             name = sha256(model.encode(network, self.game))
+        self.published_steps = self.learner.steps
         # The evaluation cache of an interrupted deterministic phase came back with its checkpoint.
-        self.collector.publish(network, name, keep_cache=self.midway())
-        self.collector.set_progress(self.progress())
+        self.collector.publish(network, name, self.collector.midway(), self.progress())
 
     def _keep(self, episode: Episode) -> None:
         """Store a finished game: first on disk, then in the window."""
@@ -452,7 +478,8 @@ class _Loop:
     def _write_metrics(self, losses: dict[str, float], steps: int, learn_seconds: float) -> None:
         c, s, counted = self.config, self.stats, self.collector.counters()
         moves = counted["moves"] - self.before[2]
-        play = self.play_seconds
+        # Workers play on while the learner learns: their figures are those since the phase of play began.
+        play = self.play_seconds if self.crew is None else time.monotonic() - self.before[0]
         asked = counted["evaluations"] + counted["cache_hits"]
         values: dict[str, float] = {
             "iteration": self.iteration,
@@ -521,9 +548,9 @@ class _Loop:
             "champion": self.run.champion,
             "matches": len(matches.read_bytes().splitlines()) if matches.exists() else 0,
             "health": self.health.state(),
-            "labels": [group.labels for group in self.collector.groups],
+            **self.collector.state(),
         }
-        snapshot = self.collector.snapshot(self.midway())
+        snapshot = self.collector.snapshot(self.collector.midway())
         self.run.checkpoint(Checkpoint(state, self.learner.tensors(), snapshot))
         self.unsaved = False
 
@@ -534,11 +561,6 @@ class _Loop:
             self._begin()
             return
         state, deterministic = found.state, self.config.run.deterministic
-        if len(found.groups) != len(self.collector.groups):
-            raise ResumeError(
-                f"{self.run.folder} was played by {len(found.groups)} groups of games; here it would be "
-                f"{len(self.collector.groups)}. Go on with --set selfplay.threads={len(found.groups)}."
-            )
         self.learner.restore(found.learner)
         for name in RESTORED:
             setattr(self, name, state[name])
@@ -557,7 +579,7 @@ class _Loop:
         self.replay.total = state["window_first"]
         self.replay.games = state["games"] - state["window_games"]
         kept = self._read_log(state["window_offset"], state["log_size"])
-        self.collector.restore(found.groups, state["labels"], kept)
+        self.collector.restore(found.groups, state, kept)
         self._tell(f"resumed at iteration {self.iteration}, {self.replay.total} positions", kept)
         self._enter_past()
 
@@ -603,7 +625,9 @@ class _Loop:
         self.report("say", {"text": told})
 
     def close(self) -> None:
-        """Stop threads and close files."""
+        """Stop threads and workers, and close files."""
+        if self.crew is not None:
+            self.crew.close()
         self.collector.close()
         self.learner.close()
         self.events.close()

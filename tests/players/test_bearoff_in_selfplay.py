@@ -33,7 +33,8 @@ def test_the_evaluator_that_plays_knows_the_table(checkers, kind, tmp_path, monk
     collector = LocalCollector(game, config, Choice("openvino", "cpu", "fp32"), lambda episode: None)
     collector.publish(build(NETWORK, shapes_of(game), 1), "model")
     assert type(collector.groups[0]._evaluator) is kind
-    assert collector.collect([8], lambda: False) and collector.groups[0].moves >= 8
+    collector.begin(8)
+    assert collector.collect(lambda: False) and collector.groups[0].moves >= 8
     assert collector.counters()["evaluations"] > 0
     collector.close()
 

@@ -66,7 +66,8 @@ def bench_match(game: Game, config: Config, threads: int, rounds: int = 3) -> di
     def play_self(seconds: float) -> tuple[float, float]:
         collector.clear_counters()
         end = (begun := time.perf_counter()) + seconds
-        collector.collect([1 << 60] * len(collector.groups), lambda: time.perf_counter() > end)
+        collector.begin(1 << 60)
+        collector.collect(lambda: time.perf_counter() > end)
         seconds, counted = time.perf_counter() - begun, collector.counters()
         return counted["simulations"] / seconds, counted["evaluations"] / seconds
 

@@ -10,9 +10,11 @@ from . import (
     positions,
     regret,
     serve,
+    status,
     tournament,
     training,
     uci,
+    worker,
 )
 from .base import main
 
@@ -27,7 +29,9 @@ __all__ = [
     "positions",
     "regret",
     "serve",
+    "status",
     "tournament",
     "training",
     "uci",
+    "worker",
 ]

@@ -166,20 +166,19 @@ class RemoteCollector:
         if episode.seed != self.config.run.seed:
             raise StoreError(f"it was played with seed {episode.seed}; the run has {self.config.run.seed}.")
 
-    def publish(self, network: Network, name: str, keep_cache: bool = False, progress: float = 0.0) -> None:
+    def publish(
+        self, network: Network, name: str, keep_cache: bool = False, progress: float | None = None
+    ) -> None:
         """Give workers this network; while the store does not answer they play the last one."""
         self._network = network
         if self.published and self.published[-1] == name:
             return
         try:
-            self.store.publish(Weights(name, model.encode(network, self.game)), progress)
+            self.store.publish(Weights(name, model.encode(network, self.game)), progress or 0.0)
         except UnreachableError as error:
             self._say(f"{error} Workers play on with the last model.")
             return
         self.published.append(name)
-
-    def set_progress(self, progress: float) -> None:
-        """Schedules over the run reach workers with the model."""
 
     def backend(self) -> Any:
         """Return the newest network compiled for inference."""
@@ -215,11 +214,6 @@ class RemoteCollector:
 
     # What a checkpoint holds.
 
-    @property
-    def labels(self) -> list[list[str]]:
-        """Nothing: opponents sit in workers' games."""
-        return []
-
     def snapshot(self, midway: bool) -> list[dict[str, Array]]:
         """Return nothing: games in flight are the workers'."""
         return []
@@ -232,17 +226,26 @@ class RemoteCollector:
             "missed": self.missed,
         }
 
-    def resume(self, state: dict[str, Any], kept: Iterable[int]) -> None:
-        """Go on from `state()`; `kept` are keys of games that are on disk beyond it."""
+    def restore(
+        self, snapshot: list[dict[str, Array]], state: dict[str, Any], finished: Iterable[int]
+    ) -> None:
+        """Go on from `state()`; `finished` are keys of games that are on disk beyond it.
+
+        Games in flight of a run that was played in its learner's process are given up.
+        """
         self.taken = {int(k): v for k, v in state.get("taken", {}).items()}
         self.refused, self.missed = state.get("refused", 0), state.get("missed", 0)
-        self._known = set(kept)
+        self._known = set(finished)
         for key in self._known:  # a worker's games reach the log in its order
             worker = worker_of(key)
             self.taken[worker] = self.taken.get(worker, 0) + 1
         resume = getattr(self.store, "resume", None)
         if resume is not None:
             resume(self.taken)
+
+    def skip(self, finished: Iterable[int]) -> None:
+        """Go on where these finished games end, without a checkpoint."""
+        self.restore([], {}, finished)
 
     def close(self) -> None:
         """Let go of the store."""

@@ -65,7 +65,7 @@ class Producers:
             self._quick = self._quick + 1 if process.seconds() < QUICK else 0
             if self._quick >= QUICK_DEATHS:
                 raise StoreError(
-                    f"{QUICK_DEATHS} worker processes in a row ended within {QUICK:.0f} seconds; the last one "
+                    f"{QUICK_DEATHS} worker processes in a row ended within {QUICK:.0f} seconds; the last "
                     f"{how} and said: {process.words() or 'nothing'}"
                 )
             self._say(f"worker process {process.pid} {how}; another one takes its place")

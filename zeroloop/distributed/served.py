@@ -158,7 +158,10 @@ class StoreClient:
     def read(self, after: int, most: int) -> list[Stored]:
         """See `EpisodeStore`."""
         head, parts = self._call("read", after=after, most=most)
-        return [Stored(*row, bytes(data)) for row, data in zip(head["games"], parts, strict=True)]
+        return [
+            Stored(number, worker, sequence, bytes(data))
+            for (number, worker, sequence), data in zip(head["games"], parts, strict=True)
+        ]
 
     def acknowledge(self, number: int, safe: dict[int, int]) -> None:
         """See `EpisodeStore`."""

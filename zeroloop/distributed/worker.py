@@ -166,7 +166,7 @@ class Worker:
             return
         if sha256(found.data) != found.hash:
             raise RefusedError(
-                f"the model {found.hash[: model.SHORT]} came with the hash {sha256(found.data)[: model.SHORT]}: "
+                f"model {found.hash[: model.SHORT]} came with the hash {sha256(found.data)[: model.SHORT]}: "
                 "its bytes were damaged on the way. Start the worker again."
             )
         if not self._server:
@@ -174,8 +174,7 @@ class Worker:
                 found.data, pathlib.Path(f"model {found.hash[: model.SHORT]}"), self.game
             )
         network = self._network.network if self._network is not None else None
-        self.collector.publish(network, found.hash)
-        self.collector.set_progress(progress)
+        self.collector.publish(network, found.hash, progress=progress)
         self._model = found.hash
 
     def _connect(self, name: str) -> Any:

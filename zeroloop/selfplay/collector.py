@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from ..config import Config
 from ..episode import Episode
+from ..errors import ResumeError
+from ..evaluator import NetworkEvaluator
 from ..evaluator.choice import Choice, cores, make_evaluator
 from ..games.game import Game
 from ..networks import Network
@@ -94,8 +96,14 @@ class LocalCollector:
 
         return receive
 
-    def publish(self, network: Network | None, name: str, keep_cache: bool = False) -> None:
-        """Let every group play on with this network; `keep_cache` only where it is the same one as before."""
+    def publish(
+        self, network: Network | None, name: str, keep_cache: bool = False, progress: float | None = None
+    ) -> None:
+        """Let every group play on with this network, and with schedules at this progress of the run.
+
+        Args:
+          keep_cache: only where it is the same network as before.
+        """
         if self._connect is not None:
             found = [self._connect(name) for _ in self.groups]
         else:
@@ -106,6 +114,8 @@ class LocalCollector:
         self.evaluators = found
         for group, evaluator in zip(self.groups, self.evaluators, strict=True):
             group.publish(self._with_tables(evaluator), name, keep_cache)
+            if progress is not None:
+                group.set_progress(progress)
 
     def _with_tables(self, evaluator: Evaluator) -> Evaluator:
         """Return the evaluator with exact values where the configuration asks for a table."""
@@ -115,11 +125,6 @@ class LocalCollector:
         from ..players.bearoff import BearoffEvaluator, bearoff_table
 
         return BearoffEvaluator(evaluator, bearoff_table(checkers))
-
-    def set_progress(self, progress: float) -> None:
-        """Resolve schedules over the run."""
-        for group in self.groups:
-            group.set_progress(progress)
 
     def begin(self, moves: int) -> None:
         """Begin a phase in which the groups make so many moves together."""
@@ -204,10 +209,36 @@ class LocalCollector:
             out.append(arrays)
         return out
 
-    def restore(self, groups: list[dict[str, Array]], labels: list[list[str]], finished: set[int]) -> None:
-        """Continue from a snapshot; `finished` games are not played again."""
-        for i, (group, arrays) in enumerate(zip(self.groups, groups, strict=True)):
-            group.restore(arrays, labels[i], finished)
+    def poll(self) -> None:
+        """Nothing comes in between phases."""
+
+    def backend(self) -> Any:
+        """Return the network that plays, compiled for inference."""
+        evaluator = self.evaluators[0]
+        assert isinstance(evaluator, NetworkEvaluator)
+        return evaluator.backends[-1]
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds beside the snapshot, as plain data."""
+        return {"quotas": self.quotas, "labels": [group.labels for group in self.groups]}
+
+    def restore(self, snapshot: list[dict[str, Array]], state: dict[str, Any], finished: set[int]) -> None:
+        """Continue from a snapshot and `state()`; `finished` games are not played again.
+
+        Raises:
+          ResumeError: it was played by another number of groups.
+        """
+        if len(snapshot) != len(self.groups):
+            hint = (
+                f"--set selfplay.threads={len(snapshot)}" if snapshot else "workers: --set collect.workers=N"
+            )
+            raise ResumeError(
+                f"the run was played by {len(snapshot)} groups of games in its learner; here it would be "
+                f"{len(self.groups)}. Go on with {hint}."
+            )
+        self.quotas = list(state["quotas"])
+        for i, (group, arrays) in enumerate(zip(self.groups, snapshot, strict=True)):
+            group.restore(arrays, state["labels"][i], finished)
             if "pending.sizes" in arrays:
                 for name, mine in group.forest.cache._asdict().items():
                     mine[...] = arrays[f"cache.{name}"]

@@ -1,0 +1,73 @@
+"""Command: worker."""
+
+from __future__ import annotations
+
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+
+import click
+
+from .base import NATURAL, main, tell
+
+
+@main.command()
+@click.argument("address")
+@click.option("--run", "namespace", default="", help="Name of the run in Redis.")
+@click.option("--workers", type=NATURAL, default=1, help="Worker processes.")
+@click.option(
+    "--spool",
+    type=click.Path(path_type=pathlib.Path),
+    default=pathlib.Path("spool"),
+    help="Folder of finished games that the learner has not got yet.",
+)
+@click.option("--gauges", default="", metavar="HOST:PORT", help="Prometheus endpoint; port 0: any.")
+@click.option("--held", is_flag=True, hidden=True)
+def worker(address: str, namespace: str, workers: int, spool: pathlib.Path, gauges: str, held: bool) -> None:
+    """Play for a run: ADDRESS is HOST:PORT of its learner, or redis://HOST:PORT/0."""
+    if workers != 1:
+        sys.exit(_many(workers))
+    from ..distributed.store import EpisodeStore
+    from ..distributed.worker import Worker
+
+    store: EpisodeStore
+    if address.startswith(("redis://", "rediss://")):
+        from ..distributed.redis import RedisStore
+
+        store = RedisStore.connect(address, namespace)
+    else:
+        from ..distributed.served import StoreClient
+
+        store = StoreClient(address)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    if held:  # by the process that started this one: when it goes, so does its end of our standard input
+        threading.Thread(target=_end_with_input, args=(stop,), daemon=True).start()
+    one = Worker(store, spool, stop=stop.is_set, say=lambda text: tell(f"worker: {text}"))
+    one.run()
+
+
+def _end_with_input(stop: threading.Event) -> None:
+    sys.stdin.read()
+    stop.set()
+
+
+def _many(workers: int) -> int:
+    """Run so many processes of this command, one worker each; return the first exit code that is not 0."""
+    arguments = [a for a in sys.argv[1:]]
+    at = arguments.index("--workers")
+    del arguments[at : at + 2]
+    command = [sys.executable, "-m", "zeroloop", *arguments]
+    processes = [subprocess.Popen(command) for _ in range(workers)]
+    signal.signal(signal.SIGINT, lambda *_: None)  # the terminal sends it to the processes too
+
+    def end(*_: object) -> None:
+        for process in processes:
+            process.terminate()
+
+    signal.signal(signal.SIGTERM, end)
+    codes = [p.wait() for p in processes]
+    return next((code for code in codes if code), 0)
