@@ -1,0 +1,349 @@
+"""Leaves over the wire: what a worker sends of the states that wait, what comes back, and who asks for it.
+
+A request is the distinct states as raw bytes, legal actions per state, and their ids, ragged. An answer
+is the logits of those ids in half precision, each less its row's highest, and values per absolute seat.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..compiled import kernel
+from ..errors import BackendError, RefusedError, StoreError, UnreachableError
+from ..evaluator import distinct
+from ..games.game import Game
+from ..search.forest import Evaluation, Leaves
+from .frames import Channel, Part
+from .store import meaning
+
+Array = npt.NDArray[Any]
+
+SHORT = 12
+"""Hex digits of a model's hash that are shown to people."""
+IN_FLIGHT = 2
+"""Batches that a client may have sent without an answer; a server does not read the third."""
+LOWEST = np.float32(-60000)
+"""Least logit on the wire: half precision ends at 65504, and e^-60000 is no probability."""
+HEADS = 300
+"""Bytes, about, of both frames' heads of one batch."""
+BACK_OFF = (0.1, 5.0)
+"""Seconds before the first and between later attempts to reach a server that is gone; it doubles."""
+
+
+class StaleModelError(RefusedError):
+    """The server has not the model that was asked for; `newest` is the hash of the one it has."""
+
+    def __init__(self, text: str, newest: str) -> None:
+        super().__init__(text)
+        self.newest = newest
+
+
+class Traffic(NamedTuple):
+    """Bytes of one position; a batch of n adds HEADS / n."""
+
+    up: float
+    down: float
+
+
+def count_type(game: Game) -> Any:
+    """Return the type that the wire has for the number of legal actions."""
+    return np.uint8 if game.max_legal < 256 else np.uint16
+
+
+def id_type(game: Game) -> Any:
+    """Return the type that the wire has for an action's id."""
+    return np.uint16 if game.num_actions <= 1 << 16 else np.int32
+
+
+def bytes_per_position(game: Game, legal: float) -> Traffic:
+    """Return the bytes of a position with so many legal actions: state, count and ids; logits and values."""
+    ids, count = np.dtype(id_type(game)).itemsize, np.dtype(count_type(game)).itemsize
+    return Traffic(game.state_dtype.itemsize + count + legal * ids, legal * 2 + game.num_players * 4)
+
+
+@kernel
+def pack_ids(legal, count, rows, out):
+    """Write the ids of these rows of `legal [., L]` one after the other; return how many."""
+    at = 0
+    for i in range(rows.shape[0]):
+        for k in range(count[rows[i]]):
+            out[at] = legal[rows[i], k]
+            at += 1
+    return at
+
+
+@kernel
+def unpack_ids(flat, count, at, legal):
+    """Write ragged ids into rows `at`, `at + 1`, ... of `legal [., L]`."""
+    k = 0
+    for i in range(count.shape[0]):
+        for j in range(count[i]):
+            legal[at + i, j] = flat[k]
+            k += 1
+
+
+@kernel
+def pack_logits(logits, count, n, lowest, out):
+    """Write the logits of the first n rows ragged, less the highest of their row; return how many."""
+    at = 0
+    for i in range(n):
+        best = logits[i, 0]
+        for k in range(count[i]):
+            best = max(best, logits[i, k])
+        for k in range(count[i]):
+            less = logits[i, k] - best
+            out[at] = lowest if less < lowest else less
+            at += 1
+    return at
+
+
+@kernel
+def unpack_answer(flat, start, count, values, index, out_logits, out_values):
+    """Write row i of an evaluation from row index[i] of an answer."""
+    for i in range(index.shape[0]):
+        j = index[i]
+        for k in range(count[j]):
+            out_logits[i, k] = flat[start[j] + k]
+        for k in range(values.shape[1]):
+            out_values[i, k] = values[j, k]
+
+
+class Batch:
+    """Leaves on their way: their bytes are kept until they are answered, so that they can be sent again."""
+
+    def __init__(self, parts: list[Part], count: Array, index: Array) -> None:
+        self.parts, self.count, self.index = parts, count, index
+        self.answer: tuple[Array, Array] | None = None
+        """Logits `f4`, ragged, and values `f4 [m, P]`."""
+
+
+class RemoteEvaluator:
+    """An evaluator whose network runs in an inference server. One thread each; one connection each.
+
+    A server that is lost is asked again with back-off, and gets the leaves that it has not answered.
+
+    Args:
+      server: HOST:PORT. model: hash of the model to ask for; it may be set to another one at any time.
+      batch: the most leaves of one submit.
+      stop: asked while the server does not answer; once true, UnreachableError is raised. None: at once.
+      tell: told once when the server is lost, and once when it answers again.
+      patience: seconds without an answer after which the server counts as lost.
+
+    Raises:
+      UnreachableError: the server does not answer; the ticket stays good.
+      RefusedError: another version, game or rules, a batch that the server does not take, or a model
+        that gives values which are no numbers.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        server: str,
+        model: str,
+        batch: int,
+        *,
+        stop: Callable[[], bool] | None = None,
+        tell: Callable[[str], None] | None = None,
+        patience: float = 30.0,
+    ) -> None:
+        self.game, self.server, self.model, self.batch = game, server, model, batch
+        self._stop, self._tell, self._patience = stop, tell or _tell, patience
+        self._about = meaning(game)
+        self.newest = ""
+        """Hash of the server's newest model, as of its last answer."""
+        self.rows = 0
+        """Distinct states asked for, as `NetworkEvaluator.rows` counts them."""
+        self.bytes_sent = self.bytes_received = 0
+        self.losses = 0
+        """Times that the server was lost."""
+        self._channel: Channel | None = None
+        self._number = 0
+        self._sent: dict[int, Batch] = {}
+        self._wait, self._lost = BACK_OFF[0], False
+        width = max(game.max_legal, game.max_chance)
+        self._states = game.states(batch)
+        self._words = self._states.view(np.uint64).reshape(batch, -1)
+        self._table = np.zeros(1 << (2 * batch).bit_length(), np.int32)
+        self._first, self._index = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
+        self._ids = np.zeros(batch * width, id_type(game))
+        self._logits = np.zeros((batch, width), np.float32)
+        self._values = np.zeros((batch, game.num_players), np.float32)
+        while self._channel is None:
+            try:
+                self._connect()
+            except UnreachableError as error:
+                self._lose(error)
+
+    def submit(self, leaves: Leaves) -> Batch:
+        """Send leaves (copied); a connection that breaks here is mended by `result`.
+
+        Raises:
+          BackendError: more leaves than `batch`, or a third batch in flight.
+        """
+        n = len(leaves.count)
+        if n > self.batch or len(self._sent) >= IN_FLIGHT:
+            raise BackendError(
+                f"{n} states were submitted with {len(self._sent)} batches in flight; a remote evaluator takes "
+                f"{self.batch} states and {IN_FLIGHT} batches."
+            )
+        self._states[:n] = leaves.states
+        m = distinct(self._words, n, self._table, self._first, self._index)
+        rows = self._first[:m]
+        count = leaves.count[rows]
+        total = pack_ids(leaves.legal, leaves.count, rows, self._ids)
+        parts: list[Part] = [
+            self._states[rows].tobytes(),
+            count.astype(count_type(self.game)).tobytes(),
+            self._ids[:total].tobytes(),
+        ]
+        batch = Batch(parts, count, self._index[:n].copy())
+        self.rows += m
+        try:
+            self._send(batch)
+        except UnreachableError as error:
+            self._break(error)
+        return batch
+
+    def result(self, ticket: Batch) -> Evaluation:
+        """Wait; the arrays hold until the next result. A ticket of another RemoteEvaluator is good too.
+
+        Raises:
+          StaleModelError: the server has not this model; set `model` and ask for the same ticket again.
+          See also the class.
+        """
+        while ticket.answer is None:
+            try:
+                if self._channel is None:
+                    self._connect()
+                if ticket not in self._sent.values():
+                    self._send(ticket)
+                self._receive()
+            except UnreachableError as error:
+                self._lose(error)
+        logits, values = ticket.answer
+        start = np.cumsum(ticket.count) - ticket.count
+        unpack_answer(logits, start, ticket.count, values, ticket.index, self._logits, self._values)
+        return Evaluation(self._logits, self._values)
+
+    def _connect(self) -> None:
+        """Greet the server, and send again what it has not answered."""
+        channel = Channel.connect(self.server)
+        channel.set_timeout(self._patience)
+        try:
+            channel.send({"call": "hello", "about": self._about, "batch": self.batch})
+            head, _ = channel.receive()
+            _refuse(head)
+        except StoreError:
+            channel.close()
+            raise
+        self._channel, self.newest = channel, str(head.get("newest", ""))
+        waiting = list(self._sent.values())
+        self._sent.clear()
+        for batch in waiting:
+            self._send(batch)
+        if self._lost:
+            self._tell(f"the inference server {self.server} answers again.")
+        self._wait, self._lost = BACK_OFF[0], False
+
+    def _send(self, batch: Batch) -> None:
+        self._number += 1
+        self._sent[self._number] = batch
+        if self._channel is not None:
+            before = self._channel.bytes_sent
+            self._channel.send({"call": "evaluate", "number": self._number, "model": self.model}, batch.parts)
+            self.bytes_sent += self._channel.bytes_sent - before
+
+    def _receive(self) -> None:
+        """Take one answer in."""
+        assert self._channel is not None
+        before = self._channel.bytes_received
+        head, parts = self._channel.receive()
+        self.bytes_received += self._channel.bytes_received - before
+        number = head.get("number")
+        batch = self._sent.pop(number, None) if isinstance(number, int) else None
+        _refuse(head)
+        if batch is None or len(parts) != 2:
+            raise StoreError(f"{self.server} answered what was not asked.")
+        rows, seats = len(batch.count), self.game.num_players
+        if len(parts[0]) != 2 * int(batch.count.sum()) or len(parts[1]) != 4 * rows * seats:
+            raise StoreError(f"{self.server} sent an answer of another size than what was asked.")
+        self.newest = str(head.get("newest", ""))
+        logits = np.frombuffer(parts[0], np.float16).astype(np.float32)
+        batch.answer = logits, np.frombuffer(parts[1], np.float32).reshape(rows, seats).copy()
+
+    def _break(self, error: UnreachableError) -> None:
+        """Forget the connection; what was sent stays to be sent again."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        self.losses += not self._lost
+        if not self._lost and self._stop is not None:
+            self._tell(f"{error} The leaves are kept, and sent again once {self.server} answers.")
+        self._lost = self._stop is not None
+
+    def _lose(self, error: UnreachableError) -> None:
+        """Wait a while for a server that is gone, or give up where nobody wants to wait."""
+        self._break(error)
+        end = time.monotonic() + self._wait
+        while True:
+            if self._stop is None or self._stop():
+                raise error
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            time.sleep(min(0.1, left))
+        self._wait = min(BACK_OFF[1], 2 * self._wait)
+
+    def close(self) -> None:
+        """Close the connection; the next `result` makes another one."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_channel", None) is not None:
+            self.close()
+
+
+def publish(server: str, game: Game, name: str, data: bytes, timeout: float = 120.0) -> None:
+    """Make a model the newest of an inference server elsewhere.
+
+    Args:
+      name: SHA-256 of `data`. data: a model's bytes, see `model.encode`.
+
+    Raises:
+      UnreachableError: the server does not answer. RefusedError: another game or rules, damaged bytes.
+    """
+    channel = Channel.connect(server)
+    channel.set_timeout(timeout)
+    try:
+        for head, parts in (
+            ({"call": "hello", "about": meaning(game), "batch": 0}, []),
+            ({"call": "publish", "hash": name}, [data]),
+        ):
+            channel.send(head, parts)
+            _refuse(channel.receive()[0])
+    finally:
+        channel.close()
+
+
+def _refuse(head: dict[str, Any]) -> None:
+    """Raise what a server's refusal says."""
+    if "refused" not in head:
+        return
+    text = str(head["refused"])
+    if "stale" not in head:
+        raise RefusedError(text)
+    if not head["stale"]:
+        raise UnreachableError(text)  # it has no model yet; it may be asked again
+    raise StaleModelError(text, str(head["stale"]))
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
