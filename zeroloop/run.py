@@ -318,6 +318,20 @@ def read_json(path: pathlib.Path, *keys: str) -> dict[str, Any]:
     return found
 
 
+def set_paused(folder: pathlib.Path, paused: bool) -> None:
+    """Ask the run's self-play to wait, or to go on; it asks `is_paused` now and then."""
+    stored_config(folder)  # a folder that is no run is told so
+    if paused:
+        write_file(folder / "paused", b"")
+    else:
+        (folder / "paused").unlink(missing_ok=True)
+
+
+def is_paused(folder: pathlib.Path) -> bool:
+    """Return whether somebody has asked the run's self-play to wait."""
+    return (folder / "paused").exists()
+
+
 def stored_config(folder: pathlib.Path) -> Config:
     """Return the configuration that a run was started with."""
     path = folder / "config.yaml"

@@ -34,7 +34,7 @@ from .registry.evidence import record
 from .registry.stages import promote_passed
 from .replay import Limiter, Replay
 from .replay.log import EpisodeLog
-from .run import Checkpoint, Run, read_json
+from .run import Checkpoint, Run, is_paused, read_json
 from .selfplay.collector import LocalCollector
 from .selfplay.hard import HardPositions
 
@@ -199,6 +199,8 @@ class _Loop:
             size = min(c.run.iteration_positions, max(2 * c.learn.batch_size, self.replay.total // 8))
             self.collector.begin(size if c.collect.gate == "ratio" else 1 << 40)
             self.gate_games = self.replay.games + c.collect.games
+        if self.crew is None:
+            self._wait_while_paused()
         self.collector.clear_counters()
         self.before = (time.monotonic(), self.replay.total, self.collector.counters()["moves"])
         self.report("phase", {"name": "play", "iteration": self.iteration})
@@ -212,6 +214,16 @@ class _Loop:
         self.health.searched(counted["simulations"], counted["overflows"])
         if self.phase == "learn" and len(self.replay):
             self._probe()
+
+    def _wait_while_paused(self) -> None:
+        told = False
+        while is_paused(self.run.folder) and not self._stop_or_spent():
+            if not told:
+                self.report(
+                    "say", {"text": f"self-play waits: zeroloop resume {self.run.folder} lets it go on"}
+                )
+                told = True
+            time.sleep(0.2)
 
     def _probe(self) -> None:
         """Show the network that has just played a few positions of the window, for its raw policy."""

@@ -24,8 +24,8 @@ from .worker import worker_of
 
 Array = npt.NDArray[Any]
 
-ROUND = 256
-"""Games read in one round trip at most."""
+ROUND, POLLED = 256, 64
+"""Games read in one round trip at most: between phases, and while learning."""
 SUMMED = ("moves", "simulations", "evaluations", "cache_hits", "overflows")
 PHASES = ("search", "inference", "transfer", "wait")
 
@@ -57,7 +57,7 @@ class RemoteCollector:
         """Games turned away for what they are; numbers of workers' games that never came."""
         self._known: set[int] = set()
         self._number = 0
-        self.games = self._moves_target = self._games_target = self.moves = 0
+        self.games = self._moves_target = self._games_target = self.moves = self._size = 0
         self.published: list[str] = []
         """Hashes of the models that workers were given, oldest first."""
         self._network: Network | None = None
@@ -70,9 +70,13 @@ class RemoteCollector:
     # The phases of the loop.
 
     def begin(self, moves: int) -> None:
-        """Begin a phase: until so many new positions have come, or `collect.games` games."""
-        self._moves_target = self.moves + moves
-        self._games_target = self.games + self.config.collect.games
+        """Begin a phase: until so many new positions have come, or `collect.games` games.
+
+        What came in advance, while the learner learnt from the phase before, counts.
+        """
+        self._size = moves
+        self._moves_target += moves
+        self._games_target += self.config.collect.games
 
     def end(self) -> None:
         """Let the phase end where it is."""
@@ -82,17 +86,18 @@ class RemoteCollector:
         """Return False: workers play on between phases."""
         return False
 
-    def _enough(self) -> bool:
+    def _enough(self, ahead: int = 0) -> bool:
+        """Return whether the phase has what it needs, and so many further phases too."""
         if self.config.collect.gate == "games":
-            return self.games >= self._games_target
-        return self.moves >= self._moves_target
+            return self.games >= self._games_target + ahead * self.config.collect.games
+        return self.moves >= self._moves_target + ahead * self._size
 
     def collect(self, stop: Callable[[], bool]) -> bool:
         """Take games until the phase has what it needs; return False where `stop()` ends it before."""
         while not self._enough():
             if stop():
                 return False
-            if not self.drain():
+            if not self.drain(POLLED):
                 begun = time.monotonic()
                 self._wait()
                 self.wait_seconds += time.monotonic() - begun
@@ -106,19 +111,24 @@ class RemoteCollector:
             time.sleep(0.05)
 
     def poll(self, every: float = 0.25) -> None:
-        """Take what has come, unless that was done within `every` seconds."""
-        if time.monotonic() - self._drained >= every:
-            self.drain()
+        """Take what has come, one phase in advance at most, unless that was done within `every` seconds.
+
+        What is not taken fills the store, and workers wait: games never come faster than they are learnt.
+        """
+        if time.monotonic() - self._drained < every:
+            return
+        if not self._enough(1):
+            self.drain(POLLED)
+        else:
+            self._look_around()
 
     def drain(self, most: int = ROUND) -> int:
         """Take the games that wait, at most `most`; return how many came.
 
         While the store does not answer this says so once and returns 0.
         """
+        self._look_around()
         begun = self._drained = time.monotonic()
-        if begun - self._tended > 0.5:
-            self._tended = begun
-            self._tend()
         try:
             found = self.store.read(self._number, most)
             if found:
@@ -126,19 +136,32 @@ class RemoteCollector:
                     self._take(stored)
                 self._number = found[-1].number
                 self.store.acknowledge(self._number, {s.worker: self.taken[s.worker] for s in found})
-            if self._tended == begun:
-                self._rows |= {row["worker"]: row for row in self.store.workers()}
         except UnreachableError as error:
-            if not self._gone:
-                self._say(f"{error} The learner waits for it; what it has is safe.")
-                self._gone = begun
-            time.sleep(0.2)
+            self._lost(error)
             return 0
         if self._gone:
             self._say(f"the store answers again after {begun - self._gone:.0f} s")
             self._gone = 0.0
         self.receive_seconds += time.monotonic() - begun
         return len(found)
+
+    def _look_around(self) -> None:
+        """Look after worker processes and read their figures, twice a second at most."""
+        now = time.monotonic()
+        if now - self._tended < 0.5:
+            return
+        self._tended = now
+        self._tend()
+        try:
+            self._rows |= {row["worker"]: row for row in self.store.workers()}
+        except UnreachableError as error:
+            self._lost(error)
+
+    def _lost(self, error: UnreachableError) -> None:
+        if not self._gone:
+            self._say(f"{error} The learner waits for it; what it has is safe.")
+            self._gone = time.monotonic()
+        time.sleep(0.2)
 
     def _take(self, stored: Stored) -> None:
         last = self.taken.get(stored.worker, 0)

@@ -12,6 +12,7 @@ from ..config import Config
 from ..episode import Episode
 from ..evaluator.choice import Choice
 from ..games.game import Game
+from ..run import is_paused
 from .collector import RemoteCollector
 from .producers import Producers
 from .served import StoreServer
@@ -69,6 +70,8 @@ class Crew:
         self._workers = c.workers if address else 0
         self._address = address
         self._root = pathlib.Path(c.spool) if c.spool else folder / "spool"
+        self._folder = folder
+        self._paused = False
         self._extra = ("--run", config.redis.namespace or folder.name) if c.store == "redis" else ()
 
     def start(self) -> None:
@@ -79,6 +82,12 @@ class Crew:
     def _tend(self) -> None:
         if self.producers is not None:
             self.producers.check()
+        if is_paused(self._folder) != self._paused:
+            self._paused = not self._paused
+            self.collector.store.pause(self._paused)
+            self._say(
+                "self-play waits: zeroloop resume lets it go on" if self._paused else "self-play goes on"
+            )
 
     def close(self) -> None:
         """Stop the workers, take what they have finished, and let go of everything."""
