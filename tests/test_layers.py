@@ -20,6 +20,7 @@ LAYERS = {
     "games": 1,
     "search networks": 2,
     "evaluator model onnx openings players episode replay health": 3,
+    "gradients gradient_processes": 4,
     "selfplay learner match notation crosstable judge action_values regret tournament": 4,
     "promotion registry run distributed": 4,
     "analysis searcher train cluster gauntlet watch bench report play query view status sizing": 5,
@@ -27,7 +28,7 @@ LAYERS = {
     "cli __main__ __init__": 7,
 }
 LAYER = {name: level for names, level in LAYERS.items() for name in names.split()}
-TORCH = {"networks", "evaluator", "learner", "model", "onnx", "run"}
+TORCH = {"networks", "evaluator", "gradients", "gradient_processes", "learner", "model", "onnx", "run"}
 
 LONG_FILES = {
     "config.py": "every key of the tree with its meaning",

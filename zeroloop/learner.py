@@ -1,28 +1,23 @@
-"""Learner: turns batches into weights. Knows networks and batches, nothing of games or files.
-
-On a CPU the batch is split among threads, each with a replica that shares the parameters; the gradients
-are added in a fixed order, so a step is reproducible and no OpenMP barrier can stall on a busy core.
-"""
+"""Learner: turns batches into weights. Knows networks and batches, nothing of games or files."""
 
 from __future__ import annotations
 
 import copy
 import math
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .config import LearnConfig
 from .errors import BackendError, LearningError
 from .evaluator.choice import cores
+from .gradient_processes import GradientProcesses, check_processes
+from .gradients import Arrays, Gradients
 from .networks import Network
 from .replay import Batch
 
-DEFAULT_AUXILIARY_WEIGHT = 0.15
 HIDDEN = ("tower.blocks.", "tower.first.", "tower.second.")
 """Parameters of the tower's hidden layers, behind its stem."""
 
@@ -50,7 +45,7 @@ class Learner:
       device: torch device of the training.
 
     Raises:
-      BackendError: the precision does not fit the device.
+      BackendError: the precision or the number of processes does not fit the device.
     """
 
     def __init__(
@@ -62,6 +57,7 @@ class Learner:
     ) -> None:
         if config.precision == "fp16" and device == "cpu":
             raise BackendError("learn.precision=fp16 needs a GPU; on a CPU use bf16 or fp32.")
+        check_processes(config.processes, device)
         self.config, self.device = config, device
         torch.set_num_threads(1)  # of this thread: the replicas below bring their own
         self.network = network.to(device)
@@ -74,46 +70,25 @@ class Learner:
         }
         self._slots = _slots(self.network, config)
         self._optimizers = list(dict.fromkeys(slot.optimizer for slot in self._slots))
-        self._points = torch.from_numpy(points[:, 0].copy()).to(device)
         self._scaler = torch.amp.GradScaler(device, enabled=config.precision == "fp16")
-        threads = (config.threads or cores()) if device == "cpu" else 1
-        self._replicas = [self.network]
-        for _ in range(threads - 1):
-            replica = copy.deepcopy(self.network)
-            for mine, shared in zip(replica.parameters(), self.network.parameters(), strict=True):
-                mine.data = shared.data
-            self._replicas.append(replica)
-        self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-        for replica in self._replicas:
-            replica.train()
+        shared = max(1, cores() // config.processes)
+        threads = (config.threads or shared) if device == "cpu" else 1
+        make = Gradients if config.processes == 1 else GradientProcesses
+        self._gradients = make(self.network, config, points, device, threads)
 
     def step(self, batch: Batch, progress: float = 0.0) -> dict[str, float]:
         """Make one optimiser step and return each head's mean loss over the rows that train it.
 
         Raises:
           LearningError: a loss is not finite.
+          BackendError: a helper process of learn.processes failed; the weights are as before.
         """
         config = self.config
         rate = learning_rate(config, self.steps, progress)
         for group in (g for optimizer in self._optimizers for g in optimizer.param_groups):
             group["lr"] = rate
         n = len(batch.importance)
-        parts = len(self._replicas) * config.accumulate
-        edges = np.linspace(0, n, parts + 1).astype(int)
-        tensors = _tensors(batch, self.device)
-        losses: dict[str, float] = {}
-        for round_ in range(config.accumulate):
-            first = round_ * len(self._replicas)
-            slices = [
-                slice(int(edges[first + i]), int(edges[first + i + 1])) for i in range(len(self._replicas))
-            ]
-            jobs = [
-                self._pool.submit(self._backward, replica, _cut(tensors, part), n)
-                for replica, part in zip(self._replicas, slices, strict=True)
-            ]
-            for job in jobs:
-                for head, value in job.result().items():
-                    losses[head] = losses.get(head, 0.0) + value
+        losses = self._gradients.add(_arrays(batch), self._scaler)
         if not all(math.isfinite(x) for x in losses.values()):
             told = ", ".join(f"{head} {value}" for head, value in losses.items())
             raise LearningError(
@@ -121,7 +96,9 @@ class Learner:
                 f"{config.learning_rate}. Start a new run with a lower rate or "
                 "learn.clip_norm=1; the last checkpoint is unharmed."
             )
-        self._gather_gradients()
+        for parameter, updated, _ in self._slots:
+            if updated is not parameter and parameter.grad is not None:
+                updated.grad = _as_matrix(parameter.grad)
         if config.clip_norm > 0:
             for optimizer in self._optimizers:
                 self._scaler.unscale_(optimizer)
@@ -133,55 +110,10 @@ class Learner:
             slot.parameter.grad = slot.updated.grad = None
         self.steps += 1
         self._average()
-        trained = {h: float((w * tensors["importance"]).sum()) for h, w in tensors["weights"].items()}
+        importance = torch.from_numpy(batch.importance)
+        trained = {h: float((torch.from_numpy(w) * importance).sum()) for h, w in batch.weights.items()}
         shown = {h: loss * n / trained[h] for h, loss in losses.items() if trained[h] > 0}
         return {**shown, "learning_rate": rate}
-
-    def _backward(self, network: Network, part: dict[str, Any], total: int) -> dict[str, float]:
-        """Add a part's gradients to the replica; return each head's share of the mean loss."""
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-        precision = self.config.precision
-        with torch.autocast(self.device, dtype[precision], enabled=precision != "fp32"):
-            planes = part["planes"]
-            if planes.numel():
-                planes = planes.contiguous(memory_format=torch.channels_last)
-            heads = network(planes, part["facts"])
-        loss = torch.zeros((), device=self.device)
-        shares: dict[str, Tensor] = {}
-        for head, logits in heads.items():
-            each = self._head_loss(head, logits.float(), part)
-            share = (each * part["weights"][head] * part["importance"]).sum() / total
-            shares[head] = share.detach()
-            default = 1.0 if head in ("policy", "value") else DEFAULT_AUXILIARY_WEIGHT
-            loss = loss + self.config.head_weights.get(head, default) * share
-        self._scaler.scale(loss).backward()
-        return {head: float(share) for head, share in shares.items()}
-
-    def _head_loss(self, head: str, logits: Tensor, part: dict[str, Any]) -> Tensor:
-        """Return the loss of each row, `f32 [n]`."""
-        target = part["targets"][head]
-        if head == "policy":
-            chosen = torch.gather(logits, 1, part["legal"])
-            chosen = chosen.masked_fill(~part["mask"], -1e9)
-            loss: Tensor = -(target * functional.log_softmax(chosen, 1)).sum(1)
-            return loss
-        if head == "value" and self.config.value_loss == "mse":
-            predicted = torch.softmax(logits, 1) @ self._points
-            loss = (predicted - target @ self._points) ** 2
-            return loss
-        loss = -(target * functional.log_softmax(logits, 1)).sum(1)
-        return loss
-
-    def _gather_gradients(self) -> None:
-        mine = [p.grad for p in self.network.parameters() if p.grad is not None]
-        for replica in self._replicas[1:]:
-            theirs = [p.grad for p in replica.parameters() if p.grad is not None]
-            torch._foreach_add_(mine, theirs)
-            for p in replica.parameters():
-                p.grad = None
-        for parameter, updated, _ in self._slots:
-            if updated is not parameter and parameter.grad is not None:
-                updated.grad = _as_matrix(parameter.grad)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -215,7 +147,7 @@ class Learner:
         part = {k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")}
         with torch.no_grad():
             for name, value in self.network.state_dict().items():
-                value.copy_(part[name])  # in place: the replicas share these parameters
+                value.copy_(part[name])  # in place: replicas share these parameters
             for name, mine in self.ema.items():
                 mine.copy_(tensors[f"ema.{name}"])
         for i, (_, updated, optimizer) in enumerate(self._slots):
@@ -236,8 +168,8 @@ class Learner:
         self.steps = int(tensors["steps"])
 
     def close(self) -> None:
-        """Stop the threads."""
-        self._pool.shutdown()
+        """Stop the threads, and end the helper processes."""
+        self._gradients.close()
 
 
 class _Slot(NamedTuple):
@@ -286,22 +218,13 @@ def _as_matrix(weight: Tensor) -> Tensor:
     return weight.permute(0, 2, 3, 1).view(len(weight), -1)
 
 
-def _tensors(batch: Batch, device: str) -> dict[str, Any]:
-    def move(array: np.ndarray[Any, Any]) -> Tensor:
-        return torch.from_numpy(array).to(device, non_blocking=True)
-
+def _arrays(batch: Batch) -> Arrays:
     return {
-        "planes": move(batch.planes),
-        "facts": move(batch.global_facts),
-        "legal": move(batch.legal),
-        "mask": move(batch.legal_mask),
-        "importance": move(batch.importance),
-        "targets": {k: move(v) for k, v in batch.targets.items()},
-        "weights": {k: move(v) for k, v in batch.weights.items()},
-    }
-
-
-def _cut(tensors: dict[str, Any], part: slice) -> dict[str, Any]:
-    return {
-        k: {h: t[part] for h, t in v.items()} if isinstance(v, dict) else v[part] for k, v in tensors.items()
+        "planes": batch.planes,
+        "facts": batch.global_facts,
+        "legal": batch.legal,
+        "mask": batch.legal_mask,
+        "importance": batch.importance,
+        **{f"targets.{head}": rows for head, rows in batch.targets.items()},
+        **{f"weights.{head}": rows for head, rows in batch.weights.items()},
     }

@@ -51,7 +51,7 @@ def bench_learn(game: Game, config: Config, seconds: float = 10.0, rounds: int =
         "sampling_share": statistics.median(sampling),
         "batch_size": n,
         "precision": config.learn.precision,
-        "threads": config.learn.threads or len(learner._replicas),
+        "threads": config.learn.threads or len(learner._gradients.replicas),
         "network": f"{config.network.blocks}x{config.network.channels}",
     }
 
