@@ -7,6 +7,7 @@ from .match import bench_match
 from .rules import bench_rules
 from .search import bench_search
 from .selfplay import bench_selfplay
+from .server import bench_server
 
 __all__ = [
     "bench_compile",
@@ -16,4 +17,5 @@ __all__ = [
     "bench_rules",
     "bench_search",
     "bench_selfplay",
+    "bench_server",
 ]

@@ -1,117 +1,30 @@
-"""Leaves over the wire: what a worker sends of the states that wait, what comes back, and who asks for it.
-
-A request is the distinct states as raw bytes, legal actions per state, and their ids, ragged. An answer
-is the logits of those ids in half precision, each less its row's highest, and values per absolute seat.
-"""
+"""Leaves: an evaluator whose network runs elsewhere, in an inference server. Knows nothing of trees."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..compiled import kernel
 from ..errors import BackendError, RefusedError, StoreError, UnreachableError
 from ..evaluator import distinct
 from ..games.game import Game
 from ..search.forest import Evaluation, Leaves
 from .frames import Channel, Part
+from .lanes import StaleModelError
+from .ragged import id_type, read_answer, request_bytes, unpack_answer
 from .store import meaning
 
 Array = npt.NDArray[Any]
 
-SHORT = 12
-"""Hex digits of a model's hash that are shown to people."""
 IN_FLIGHT = 2
-"""Batches that a client may have sent without an answer; a server does not read the third."""
-LOWEST = np.float32(-60000)
-"""Least logit on the wire: half precision ends at 65504, and e^-60000 is no probability."""
-HEADS = 300
-"""Bytes, about, of both frames' heads of one batch."""
+"""Batches that a client may have sent without an answer."""
 BACK_OFF = (0.1, 5.0)
 """Seconds before the first and between later attempts to reach a server that is gone; it doubles."""
-
-
-class StaleModelError(RefusedError):
-    """The server has not the model that was asked for; `newest` is the hash of the one it has."""
-
-    def __init__(self, text: str, newest: str) -> None:
-        super().__init__(text)
-        self.newest = newest
-
-
-class Traffic(NamedTuple):
-    """Bytes of one position; a batch of n adds HEADS / n."""
-
-    up: float
-    down: float
-
-
-def count_type(game: Game) -> Any:
-    """Return the type that the wire has for the number of legal actions."""
-    return np.uint8 if game.max_legal < 256 else np.uint16
-
-
-def id_type(game: Game) -> Any:
-    """Return the type that the wire has for an action's id."""
-    return np.uint16 if game.num_actions <= 1 << 16 else np.int32
-
-
-def bytes_per_position(game: Game, legal: float) -> Traffic:
-    """Return the bytes of a position with so many legal actions: state, count and ids; logits and values."""
-    ids, count = np.dtype(id_type(game)).itemsize, np.dtype(count_type(game)).itemsize
-    return Traffic(game.state_dtype.itemsize + count + legal * ids, legal * 2 + game.num_players * 4)
-
-
-@kernel
-def pack_ids(legal, count, rows, out):
-    """Write the ids of these rows of `legal [., L]` one after the other; return how many."""
-    at = 0
-    for i in range(rows.shape[0]):
-        for k in range(count[rows[i]]):
-            out[at] = legal[rows[i], k]
-            at += 1
-    return at
-
-
-@kernel
-def unpack_ids(flat, count, at, legal):
-    """Write ragged ids into rows `at`, `at + 1`, ... of `legal [., L]`."""
-    k = 0
-    for i in range(count.shape[0]):
-        for j in range(count[i]):
-            legal[at + i, j] = flat[k]
-            k += 1
-
-
-@kernel
-def pack_logits(logits, count, n, lowest, out):
-    """Write the logits of the first n rows ragged, less the highest of their row; return how many."""
-    at = 0
-    for i in range(n):
-        best = logits[i, 0]
-        for k in range(count[i]):
-            best = max(best, logits[i, k])
-        for k in range(count[i]):
-            less = logits[i, k] - best
-            out[at] = lowest if less < lowest else less
-            at += 1
-    return at
-
-
-@kernel
-def unpack_answer(flat, start, count, values, index, out_logits, out_values):
-    """Write row i of an evaluation from row index[i] of an answer."""
-    for i in range(index.shape[0]):
-        j = index[i]
-        for k in range(count[j]):
-            out_logits[i, k] = flat[start[j] + k]
-        for k in range(values.shape[1]):
-            out_values[i, k] = values[j, k]
 
 
 class Batch:
@@ -189,19 +102,14 @@ class RemoteEvaluator:
         n = len(leaves.count)
         if n > self.batch or len(self._sent) >= IN_FLIGHT:
             raise BackendError(
-                f"{n} states were submitted with {len(self._sent)} batches in flight; a remote evaluator takes "
+                f"{n} states came with {len(self._sent)} batches in flight; a remote evaluator takes "
                 f"{self.batch} states and {IN_FLIGHT} batches."
             )
         self._states[:n] = leaves.states
         m = distinct(self._words, n, self._table, self._first, self._index)
         rows = self._first[:m]
         count = leaves.count[rows]
-        total = pack_ids(leaves.legal, leaves.count, rows, self._ids)
-        parts: list[Part] = [
-            self._states[rows].tobytes(),
-            count.astype(count_type(self.game)).tobytes(),
-            self._ids[:total].tobytes(),
-        ]
+        parts = request_bytes(self.game, self._states, leaves.legal, leaves.count, rows, self._ids)
         batch = Batch(parts, count, self._index[:n].copy())
         self.rows += m
         try:
@@ -268,14 +176,10 @@ class RemoteEvaluator:
         number = head.get("number")
         batch = self._sent.pop(number, None) if isinstance(number, int) else None
         _refuse(head)
-        if batch is None or len(parts) != 2:
+        if batch is None:
             raise StoreError(f"{self.server} answered what was not asked.")
-        rows, seats = len(batch.count), self.game.num_players
-        if len(parts[0]) != 2 * int(batch.count.sum()) or len(parts[1]) != 4 * rows * seats:
-            raise StoreError(f"{self.server} sent an answer of another size than what was asked.")
         self.newest = str(head.get("newest", ""))
-        logits = np.frombuffer(parts[0], np.float16).astype(np.float32)
-        batch.answer = logits, np.frombuffer(parts[1], np.float32).reshape(rows, seats).copy()
+        batch.answer = read_answer(self.game, batch.count, parts)
 
     def _break(self, error: UnreachableError) -> None:
         """Forget the connection; what was sent stays to be sent again."""
@@ -323,12 +227,10 @@ def publish(server: str, game: Game, name: str, data: bytes, timeout: float = 12
     channel = Channel.connect(server)
     channel.set_timeout(timeout)
     try:
-        for head, parts in (
-            ({"call": "hello", "about": meaning(game), "batch": 0}, []),
-            ({"call": "publish", "hash": name}, [data]),
-        ):
-            channel.send(head, parts)
-            _refuse(channel.receive()[0])
+        channel.send({"call": "hello", "about": meaning(game), "batch": 0})
+        _refuse(channel.receive()[0])
+        channel.send({"call": "publish", "hash": name}, [data])
+        _refuse(channel.receive()[0])
     finally:
         channel.close()
 
