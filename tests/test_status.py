@@ -225,7 +225,8 @@ def test_inference_server_tells_batch_and_wait_since_the_last_seconds(folder, lo
             "requests": batches,
             "wait_seconds": 0.002 * batches,
         }
-        status.write(learner(1.0 + at), inference=totals, devices={"inference": 0.6, "learn": 0.3})
+        busy = {"inference": 0.6 * (100 + at), "learning": 0.3 * (50 + at)}
+        status.write(learner(1.0 + at), inference=totals, devices=busy)
     found = summarise(folder)
     assert found["inference"]["mean_batch"] == pytest.approx(800 / 20)
     assert found["inference"]["mean_wait_seconds"] == pytest.approx(0.002)

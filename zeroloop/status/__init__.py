@@ -112,8 +112,8 @@ class Status:
         """Replace the file.
 
         Args:
-          inference: totals of an inference server (SERVER's keys) and its state.
-          devices: share of each kind of work in a device's time, 0..1, such as {"inference": 0.6}.
+          inference: counters of an inference server (SERVER's keys are totals) and its state.
+          devices: seconds that each kind of work had the device so far: `DeviceShare.busy_seconds`.
 
         Raises:
           StoreError: it cannot be written.
@@ -125,6 +125,7 @@ class Status:
             "learner": dict(learner),
             "workers": {str(row["worker"]): _totals(row) for row in rows},
             "inference": dict(inference or {}),
+            "devices": dict(devices or {}),
         }
         while len(self._past) > 1 and now - self._past[1][0] >= self._span:
             self._past.popleft()
@@ -143,7 +144,7 @@ class Status:
             "first": self._first,
         }
         self._past.append((now, totals))
-        self._first = self._first or {"learner": totals["learner"], "inference": totals["inference"]}
+        self._first = self._first or {k: v for k, v in totals.items() if k != "workers"}
         self._save()
         self._written = now
 

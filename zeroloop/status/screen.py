@@ -128,25 +128,26 @@ def _server(row: Row) -> str:
 
 def _workers(rows: list[Row], room: int) -> Table:
     """Return a line per worker, those with trouble first, and how many more there are."""
-    table = Table(box=None, padding=(0, 1), pad_edge=False, header_style="dim")
-    for name in ("worker", "on"):
-        table.add_column(name, no_wrap=True, max_width=20)
-    for name in ("behind", "sims/s", "evals/s", "games/s", "spool", "search", "infer", "transf", "wait", ""):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = Table(box=None, padding=(0, 1), pad_edge=False, collapse_padding=True, header_style="dim")
+    table.add_column("worker", no_wrap=True, min_width=6)
+    table.add_column("on", no_wrap=True, max_width=24)
+    for name in ("behind", "sims/s", "evals/s", "games/s", "spool", "search", "infer", "transf", "wait"):
+        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
     ordered = sorted(rows, key=lambda r: (not r["silent"], -(r["updates_behind"] or 0), r["worker"] or 0))
     room = max(2, room)
     shown = ordered if len(ordered) <= room - 1 else ordered[: room - 2]
     for row in shown:
         rates, shares = row["rates"], row["shares"]
-        name = "itself" if row["worker"] is None else str(row["worker"])
+        place = Text(f"{row['host'] or '?'}:{row['pid'] or '?'}")
+        if row["silent"]:
+            place = Text(f"silent {_time(row['silent_seconds'])} ", "red") + place
         table.add_row(
-            name,
-            f"{row['host'] or '?'}:{row['pid'] or '?'}",
+            "itself" if row["worker"] is None else str(row["worker"]),
+            place,
             _n(row["updates_behind"]),
             *(_n(rates[k]) for k in ("simulations", "evaluations", "games")),
             _n(row["waiting"]),
             *(_percent(shares.get(p)) for p in ("search", "inference", "transfer", "wait")),
-            Text(f"silent {_time(row['silent_seconds'])}", "red") if row["silent"] else "",
         )
     if len(shown) < len(ordered):
         table.add_row("...", f"and {len(ordered) - len(shown)} more")

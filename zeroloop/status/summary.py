@@ -56,7 +56,7 @@ def summarise(folder: pathlib.Path) -> Row:
         "worker_shares": _mean_shares(rows, "shares"),
         "worker_shares_session": _mean_shares(rows, "shares_session"),
         "inference": _server(found["inference"], before.get("inference") if live else first.get("inference")),
-        "devices": found["devices"],
+        "devices": _device_shares(found, before if live else first),
         "present": sum(not r["silent"] for r in rows if r["worker"] is not None),
         "silent": sum(r["silent"] for r in rows),
         "gone": found["seen"] - len(found["workers"]),
@@ -196,6 +196,17 @@ def _staleness(workers: list[Row]) -> Row:
         "behind": sum(k > 0 for k in known),
         "known": len(known),
     }
+
+
+def _device_shares(found: Row, before: Row) -> dict[str, float]:
+    """Return the share of the wall time that each kind of work had the device."""
+    past, began, now = before.get("devices", {}), before.get("learner", {}), found["learner"]
+    shares = {}
+    for name, busy in found["devices"].items():
+        share = _growth({**now, "busy": busy}, {**began, "busy": past.get(name, 0.0)}, "busy", "seconds")
+        if share is not None:
+            shares[name] = share
+    return shares
 
 
 def _server(now: Row, before: Row | None) -> Row:
