@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import pathlib
+import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +17,7 @@ from . import draws, judge, model, rating
 from .config import Config
 from .distributed.collector import RemoteCollector
 from .distributed.crew import Crew
+from .distributed.share import LEARNING
 from .distributed.store import EpisodeStore
 from .episode import Episode
 from .errors import BusyError, ConfigError, LearningError, StoreError
@@ -37,6 +40,7 @@ from .replay.log import EpisodeLog
 from .run import Checkpoint, Run, is_paused, read_json
 from .selfplay.collector import LocalCollector
 from .selfplay.hard import HardPositions
+from .status import Status
 
 Report = Callable[[str, dict[str, Any]], None]
 """Called with (kind, values) as the run goes on: `say`, `phase`, `metrics`, `decision`, `warning`."""
@@ -91,6 +95,7 @@ def train(
                 loop.evaluate()  # 3 measure the candidate, 4 judge, 5 promote
         if loop.stopped or loop.unsaved:
             loop.checkpoint()
+        loop.status.close("stopped" if loop.stopped else "finished")
         return Outcome(not loop.stopped, loop.iteration, loop.seconds(), run.champion, loop.health.begun)
     finally:
         loop.close()
@@ -153,7 +158,10 @@ class _Loop:
         self.play_seconds = 0.0
         self.published_steps = -1
         self.gate_games = 0
-        self.before = (0.0, 0, 0)
+        self.status, self._status_lock = Status(run.folder), threading.Lock()
+        self.totals: dict[str, float] = defaultdict(float)
+        """What this process has played and how long each phase took, up to the current phase."""
+        self.before = (0.0, 0, 0, 0)
         self._started = time.monotonic()
         try:
             self._resume()
@@ -201,15 +209,22 @@ class _Loop:
             self.gate_games = self.replay.games + c.collect.games
         if self.crew is None:
             self._wait_while_paused()
-        self.collector.clear_counters()
-        self.before = (time.monotonic(), self.replay.total, self.collector.counters()["moves"])
+            counted = self.collector.counters()
+            for name in counted.keys() - {"moves"}:
+                self.totals[name] += counted[name]
+        begun = time.monotonic()
+        if self.crew is None or begun - self.before[0] > 5.0:  # workers report twice a second only
+            self.collector.clear_counters()
+            moves = self.collector.counters()["moves"]
+            self.before = (begun, self.replay.total, moves, self.replay.games)
         self.report("phase", {"name": "play", "iteration": self.iteration})
         if self.collector.collect(self._stop_or_spent):
             self.phase = "learn"
         elif not self.stop():
             self.collector.end()  # the time is up, or the gate is open
             self.phase = "learn"
-        self.play_seconds = time.monotonic() - self.before[0]
+        self.play_seconds = time.monotonic() - begun
+        self.totals["play_seconds"] += self.play_seconds
         counted = self.collector.counters()
         self.health.searched(counted["simulations"], counted["overflows"])
         if self.phase == "learn" and len(self.replay):
@@ -237,6 +252,7 @@ class _Loop:
         self.health.probe(logits[:, : self.game.max_legal], batch.legal_mask)
 
     def _stop_or_spent(self) -> bool:
+        self._show_status("play")
         minutes = self.config.budget.minutes
         spent = minutes > 0 and self.seconds() > 60 * minutes
         if self.config.collect.gate == "games" and self.replay.games >= self.gate_games:
@@ -255,7 +271,8 @@ class _Loop:
                 break
             batch = self.replay.sample(c.learn.batch_size, self.learner.steps)
             try:
-                found = self.learner.step(batch, progress)
+                with self.crew.share.use(LEARNING) if self.crew and self.crew.share else nullcontext():
+                    found = self.learner.step(batch, progress)
             except LearningError as error:
                 self._warn(self.health.failed(str(error)))
                 raise
@@ -265,7 +282,9 @@ class _Loop:
                     self.health.loss(name, value)
             done += 1
             self.collector.poll()
+            self._show_status("learn", time.monotonic() - begun)
         self.unsaved = True
+        self.totals["learn_seconds"] += time.monotonic() - begun
         if self.stopped:
             return
         self.phase = "evaluate"
@@ -306,6 +325,7 @@ class _Loop:
         def progress(text: str) -> None:
             self.report("note", {"text": text})
             self.collector.poll()
+            self._show_status("evaluate")
             if self.stop():
                 raise _Interrupted
 
@@ -508,7 +528,7 @@ class _Loop:
         }
         if play:  # not where the phase was played by an earlier session, which took its clock with it
             values |= {
-                "games_per_second": s["games"] / play,
+                "games_per_second": (self.replay.games - self.before[3]) / play,
                 "positions_per_second": (self.replay.total - self.before[1]) / play,
                 "simulations_per_second": counted["simulations"] / play,
                 "evaluations_per_second": counted["evaluations"] / play,
@@ -540,6 +560,44 @@ class _Loop:
             row = {"iteration": self.iteration, "seconds": self.seconds(), **warned.plain()}
             self.events.event("warning", row)
             self.report("warning", row)
+
+    def _show_status(self, phase: str, learning: float = 0.0) -> None:
+        """Write the status file, unless that was done a moment ago; threads of self-play call this too."""
+        if not self.status.due() or not self._status_lock.acquire(blocking=False):
+            return
+        try:
+            self._write_status(phase, learning)
+        finally:
+            self._status_lock.release()
+
+    def _write_status(self, phase: str, learning: float) -> None:
+        row: dict[str, Any] = {
+            "iteration": self.iteration,
+            "progress": self.progress(),
+            "positions": self.replay.total,
+            "games": self.replay.games,
+            "steps": self.learner.steps,
+            "window": len(self.replay),
+            "seconds": self.seconds(),
+            "evaluate_seconds": self.evaluate_seconds,
+            "learn_seconds": self.totals["learn_seconds"] + learning,
+            "phase": phase,
+        }
+        if not isinstance(self.collector, RemoteCollector):
+            playing = time.monotonic() - self.before[0] if phase == "play" else 0.0
+            row["play_seconds"] = self.totals["play_seconds"] + playing
+            row |= {k: v + self.totals[k] for k, v in self.collector.counters().items()}
+            self.status.write(row)
+            return
+        crew, there = self.crew, self.collector
+        assert crew is not None
+        row |= {"receive_seconds": there.receive_seconds, "wait_seconds": there.wait_seconds}
+        row |= {"updates": len(there.published), "refused": there.refused, "missed": there.missed}
+        row["model"] = there.published[-1] if there.published else ""
+        row["restarts"] = crew.producers.restarts if crew.producers else 0
+        served = crew.inference.counters() if crew.inference else None
+        shared = crew.share.busy_seconds if crew.share else None
+        self.status.write(row, there.present(), there.queue(), served, shared)
 
     def checkpoint(self) -> None:
         """Write everything that a resumed session needs."""

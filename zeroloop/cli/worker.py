@@ -23,9 +23,12 @@ from .base import NATURAL, main, tell
     default=pathlib.Path("spool"),
     help="Folder of finished games that the learner has not got yet.",
 )
+@click.option("--ca", default="", help="File of the certificate authority of a rediss:// server.")
 @click.option("--gauges", default="", metavar="HOST:PORT", help="Prometheus endpoint; port 0: any.")
 @click.option("--held", is_flag=True, hidden=True)
-def worker(address: str, namespace: str, workers: int, spool: pathlib.Path, gauges: str, held: bool) -> None:
+def worker(
+    address: str, namespace: str, workers: int, spool: pathlib.Path, ca: str, gauges: str, held: bool
+) -> None:
     """Play for a run: ADDRESS is HOST:PORT of its learner, or redis://HOST:PORT/0."""
     if workers != 1:
         sys.exit(_many(workers))
@@ -36,7 +39,7 @@ def worker(address: str, namespace: str, workers: int, spool: pathlib.Path, gaug
     if address.startswith(("redis://", "rediss://")):
         from ..distributed.redis import RedisStore
 
-        store = RedisStore.connect(address, namespace)
+        store = RedisStore.connect(address, namespace, ca)
     else:
         from ..distributed.served import StoreClient
 

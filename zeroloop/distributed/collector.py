@@ -37,6 +37,7 @@ class RemoteCollector:
       keep: stores a finished game for good: on disk and in the window.
       say: takes a sentence for a person.
       tend: called now and then while waiting: looks after worker processes.
+      give: gives a model (hash, bytes) to the inference server of the workers, before they hear of it.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class RemoteCollector:
         keep: Callable[[Episode], None],
         say: Callable[[str], None],
         tend: Callable[[], None] = lambda: None,
+        give: Callable[[str, bytes], None] | None = None,
     ) -> None:
         self.game, self.config, self.choice, self.store = game, config, choice, store
-        self._keep, self._say, self._tend = keep, say, tend
+        self._keep, self._say, self._tend, self._give = keep, say, tend, give
         self.taken: dict[int, int] = {}
         """Number of the last game taken of each worker."""
         self.refused = self.missed = 0
@@ -62,6 +64,8 @@ class RemoteCollector:
         """Hashes of the models that workers were given, oldest first."""
         self._network: Network | None = None
         self._rows: dict[int, dict[str, Any]] = {}
+        self._here: set[int] = set()
+        self._counted: dict[str, int] = {}
         self._cleared: dict[str, int] = {}
         self.receive_seconds = self.wait_seconds = 0.0
         self._tended = self._drained = -1.0
@@ -75,8 +79,8 @@ class RemoteCollector:
         What came in advance, while the learner learnt from the phase before, counts.
         """
         self._size = moves
-        self._moves_target += moves
-        self._games_target += self.config.collect.games
+        self._moves_target = max(self._moves_target + moves, self.moves + 1)
+        self._games_target = max(self._games_target + self.config.collect.games, self.games + 1)
 
     def end(self) -> None:
         """Let the phase end where it is."""
@@ -153,7 +157,10 @@ class RemoteCollector:
         self._tended = now
         self._tend()
         try:
-            self._rows |= {row["worker"]: row for row in self.store.workers()}
+            found = self.store.workers()
+            self._rows |= {row["worker"]: row for row in found}
+            self._here = {row["worker"] for row in found}
+            self._counted = self.store.counters()
         except UnreachableError as error:
             self._lost(error)
 
@@ -196,8 +203,11 @@ class RemoteCollector:
         self._network = network
         if self.published and self.published[-1] == name:
             return
+        data = model.encode(network, self.game)
         try:
-            self.store.publish(Weights(name, model.encode(network, self.game)), progress or 0.0)
+            if self._give is not None:
+                self._give(name, data)
+            self.store.publish(Weights(name, data), progress or 0.0)
         except UnreachableError as error:
             self._say(f"{error} Workers play on with the last model.")
             return
@@ -222,8 +232,13 @@ class RemoteCollector:
 
     def present(self) -> list[dict[str, Any]]:
         """Return the rows of workers that have not been silent for `collect.lost_seconds`."""
-        here = {row["worker"] for row in self.store.workers()}
-        return [row for row in self.rows() if row["worker"] in here]
+        return [row for row in self.rows() if row["worker"] in self._here]
+
+    def queue(self) -> dict[str, int]:
+        """Return the store's counters as last seen, with `waiting` (games not read yet) and `capacity`."""
+        seen = dict(self._counted)
+        seen["waiting"] = max(0, seen.get("games", 0) - self._number)
+        return {**seen, "capacity": self.config.collect.queue}
 
     def counters(self) -> dict[str, int]:
         """Totals of all workers since `clear_counters`."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+import secrets
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +13,15 @@ from .. import configfile
 from ..config import Config
 from ..episode import Episode
 from ..evaluator.choice import Choice
+from ..files import write_file
 from ..games.game import Game
 from ..run import is_paused
 from .collector import RemoteCollector
+from .inference import InferenceServer
+from .leaves import publish
 from .producers import Producers
 from .served import StoreServer
+from .share import DeviceShare
 from .store import EpisodeStore, MemoryStore, meaning
 
 ENDING = 15.0
@@ -48,17 +54,17 @@ class Crew:
         self._say = say
         self.server: StoreServer | None = None
         self.producers: Producers | None = None
+        self.inference: InferenceServer | None = None
+        self.share: DeviceShare | None = None
+        """Shared by learning and inference, where both use one GPU of this process."""
+        if config.inference.server == "learner":
+            self.inference = self._inference(config, game, choice)
+        about = {**about_run(folder.name, config, game), "inference": self._inference_address(config)}
         address = ""
-        about: dict[str, Any] = {
-            **meaning(game),
-            "config": configfile.to_plain(config),
-            "run": folder.name,
-            "inference": "",
-        }
         if store is None and c.store == "redis":
             from .redis import RedisStore
 
-            store = RedisStore.open_run(config.redis, about)
+            store = RedisStore.open_run(config.redis, about, _identity(folder), c.lost_seconds)
             address = config.redis.url
         elif store is None:
             store = MemoryStore(about, c.queue, c.lost_seconds)
@@ -66,13 +72,42 @@ class Crew:
             address = self.server.address
             if c.bind:
                 say(f"on other machines: zeroloop worker THIS_HOST:{address.rpartition(':')[2]}")
-        self.collector = RemoteCollector(game, config, choice, store, keep, say, self._tend)
+        tend, give = self._tend, self._give if config.inference.server else None
+        self.collector = RemoteCollector(game, config, choice, store, keep, say, tend, give)
+        self._game, self._remote = game, config.inference.server
         self._workers = c.workers if address else 0
         self._address = address
         self._root = pathlib.Path(c.spool) if c.spool else folder / "spool"
         self._folder = folder
         self._paused = False
-        self._extra = ("--run", config.redis.namespace or folder.name) if c.store == "redis" else ()
+        self._extra: tuple[str, ...] = ()
+        if c.store == "redis":
+            self._extra = ("--run", config.redis.namespace or folder.name)
+            self._extra += ("--ca", config.redis.ca) if config.redis.ca else ()
+
+    def _inference(self, config: Config, game: Game, choice: Choice) -> InferenceServer:
+        i = config.inference
+        if choice.device != "cpu":
+            self.share = DeviceShare(i.learner_share)
+        server = InferenceServer(
+            game, choice, max_batch=i.max_batch, deadline_ms=i.deadline_ms, lanes=i.lanes, share=self.share
+        )
+        server.listen(i.bind)
+        return server
+
+    def _inference_address(self, config: Config) -> str:
+        """Return where workers find the server in this process; on all addresses: under this host's name."""
+        if self.inference is None:
+            return ""
+        host, _, port = self.inference.address.rpartition(":")
+        return f"{socket.getfqdn()}:{port}" if host in ("0.0.0.0", "::") else self.inference.address
+
+    def _give(self, name: str, data: bytes) -> None:
+        """Give the inference server a model, before any worker asks for it."""
+        if self.inference is not None:
+            self.inference.publish(name, data)
+        else:
+            publish(self._remote, self._game, name, data)
 
     def start(self) -> None:
         """Start the worker processes; the first model is published by then, or they wait for it."""
@@ -95,9 +130,24 @@ class Crew:
         if self.producers is not None:
             collector.store.stop()
             self.producers.close(ENDING, lambda: _drain(collector))
+        if self.inference is not None:
+            self.inference.close()
         if self.server is not None:
             self.server.close()
         collector.close()
+
+
+def about_run(name: str, config: Config, game: Game) -> dict[str, Any]:
+    """Return what a store tells workers of a run: see `EpisodeStore.about`."""
+    return {**meaning(game), "config": configfile.to_plain(config), "run": name, "inference": ""}
+
+
+def _identity(folder: pathlib.Path) -> str:
+    """Return what tells this run directory from all others, wherever it is moved."""
+    path = folder / "identity"
+    if not path.exists():
+        write_file(path, secrets.token_hex(8).encode())
+    return path.read_text()
 
 
 def _drain(collector: RemoteCollector) -> None:

@@ -23,6 +23,7 @@ from ..games import make
 from ..players import parse
 from ..players.network import PolicyPlayer
 from ..selfplay.collector import LocalCollector
+from .leaves import RemoteEvaluator, StaleModelError
 from .sender import Sender
 from .spool import Spool
 from .store import EpisodeStore, check_meaning, meaning
@@ -136,10 +137,21 @@ class Worker:
                     self._load(orders.progress)
                     continue
                 self.collector.begin(1 << 60)
-                self.collector.collect(self._halt)
+                try:
+                    self.collector.collect(self._halt)
+                except StaleModelError:
+                    self._wait_for_another(self._model)
         finally:
             self.collector.close()
             self._close()
+
+    def _wait_for_another(self, stale: str) -> None:
+        """Wait until the store names another model than one that the inference server no longer has."""
+        while not self._stop() and (orders := self._sender.orders) is not None:
+            self._check()
+            if orders.stopped or orders.model != stale:
+                return
+            time.sleep(0.05)
 
     def _check(self) -> None:
         for sender in (self._sender, *self._orphans):
@@ -178,9 +190,8 @@ class Worker:
         self._model = found.hash
 
     def _connect(self, name: str) -> Any:
-        from .leaves import RemoteEvaluator
-
-        return RemoteEvaluator(self.game, self._server, name, self.config.selfplay.games, stop=self._stop)
+        size = self.config.selfplay.games
+        return RemoteEvaluator(self.game, self._server, name, size, stop=self._stop, tell=self._say)
 
     def _finished(self, episode: Episode) -> None:
         self.spool.add(episode.to_bytes(), episode.positions)

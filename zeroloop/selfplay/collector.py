@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
 import numpy as np
@@ -150,6 +150,7 @@ class LocalCollector:
         """
         n = self._per_thread
         jobs = [self._pool.submit(self._drive, range(i * n, (i + 1) * n), stop) for i in range(self.threads)]
+        wait(jobs)
         done = all([job.result() for job in jobs])
         if done and self.config.run.deterministic:
             for episodes in self.pending:
