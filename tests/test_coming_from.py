@@ -27,8 +27,6 @@ PENDING = {
     "cluster stop",
     "train --ray",
     "inference",
-    "status",
-    "size",
     "docs/distributed.md",
     "docs/sizing.md",
 }
