@@ -259,8 +259,7 @@ class RedisStore:
 
     def weights(self, known: str) -> Weights | None:
         """See `EpisodeStore`."""
-        found = self._do("weights", known)
-        return Weights(found[0].decode(), found[1]) if found else None
+        return Weights(found[0].decode(), found[1]) if (found := self._do("weights", known)) else None
 
     def report(self, worker: int, row: dict[str, Any]) -> Orders:
         """See `EpisodeStore`."""

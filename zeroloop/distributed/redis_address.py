@@ -1,6 +1,7 @@
 """Address of a Redis server, and what goes wrong there in words. Knows no client package.
 
-A password is read from REDIS_PASSWORD or from the address, and stands in no message.
+A password is read from the address or else from REDIS_PASSWORD, and stands in no message; the file of the
+certificate authority is `redis.ca` or else REDIS_CA.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Address:
             raise StoreError(
                 "redis.url is no address of a Redis server; give redis://HOST:PORT/DATABASE, or rediss://..."
             )
-        tls = parts.scheme == "rediss"
+        tls, ca = parts.scheme == "rediss", ca or os.environ.get("REDIS_CA", "")
         if tls and ca and not os.path.isfile(ca):
             raise StoreError(f"redis.ca is '{ca}', which is no file.")
         password = unquote(parts.password or "") or os.environ.get("REDIS_PASSWORD", "")

@@ -140,7 +140,7 @@ _ACKNOWLEDGE = """
 local learner, own, life, number = ARGV[1], ARGV[2] == '1', ARGV[3], tonumber(ARGV[4])
 local s = redis.call('HMGET', state, 'learner', 'server', 'last', 'read', 'acknowledged')
 if own and s[1] ~= learner then return {'learner', s[1]} end
-if life == s[2] then
+if life == '' or life == s[2] then
   number = math.min(number, tonumber(s[3]))
   if number > tonumber(s[4]) then redis.call('HSET', state, 'read', number) end
   if own and number > tonumber(s[5]) then redis.call('HSET', state, 'acknowledged', number) end
