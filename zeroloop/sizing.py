@@ -24,7 +24,7 @@ IN_FLIGHT = 2
 ADVICE = {
     "workers": "add cores or machines; nothing else is full",
     "latency": "more games a group (selfplay.games), a shorter inference.deadline_ms, a nearer server",
-    "inference": "a faster or second device, a larger cache, or the network in each worker (inference.server='')",
+    "inference": "a faster or second device, a larger cache, or each worker its own network (inference.server='')",
     "network": "a faster link, the network in each worker, or a server on each machine",
     "store": "Redis on a machine of its own, larger batches of games, or the learner's memory",
     "learner": "a faster learner (GPU, learn.processes), more simulations a move, or a lower learn.reuse",
