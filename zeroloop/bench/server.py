@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-
 import statistics
 import time
 from collections import Counter
@@ -15,7 +14,7 @@ from .. import configfile, model
 from ..config import Config
 from ..distributed.inference import InferenceServer
 from ..distributed.leaves import RemoteEvaluator
-from ..distributed.ragged import HEADS
+from ..episode import Episode
 from ..evaluator.choice import choose, shapes_of
 from ..files import sha256
 from ..games import make
@@ -46,25 +45,15 @@ def bench_server(
         address = server.hear()
         workers = [_Process(_work, plain, address, sha256(data), i, threads) for i in range(threads)]
         try:
-            for player in (local, *workers):
-                player.play(0.5)
-                player.hear()
-            both = {"here": [local], "server": workers}
+            both: dict[str, list[Any]] = {"here": [local], "server": workers}
             rows: dict[str, list[dict[str, float]]] = {"here": [], "server": []}
             for r in range(
                 -1, rounds
             ):  # the first round lets games spread over all plies, and counts for nothing
                 for name, players in both.items():
-                    before = server.ask("counters")
-                    for player in players:
-                        player.play(seconds / rounds / 2)
-                    found: Counter[str] = Counter()
-                    for player in players:
-                        found.update(player.hear())
-                    after = server.ask("counters")
+                    row = _round(server, players, seconds / rounds / 2)
                     if r >= 0:
-                        row = {k: v / (seconds / rounds / 2) for k, v in found.items()}
-                        rows[name].append(row | {f"server_{k}": after[k] - before[k] for k in after})
+                        rows[name].append(row)
         finally:
             for worker in workers:
                 worker.end()
@@ -72,20 +61,37 @@ def bench_server(
     finally:
         server.end()
         local.collector.close()
-    return _report(game, config, str(choice), threads, rows, sizes, seconds / rounds / 2)
+    return _report(rows, sizes) | {
+        "workers": threads,
+        "backend": str(choice),
+        "state_bytes": game.state_dtype.itemsize,
+        "max_batch": config.inference.max_batch,
+        "deadline_ms": config.inference.deadline_ms,
+        "rounds": rounds,
+    }
 
 
-def _report(
-    game: Game,
-    config: Config,
-    backend: str,
-    threads: int,
-    rows: dict[str, list[dict[str, float]]],
-    sizes: dict[int, int],
-    span: float,
-) -> dict[str, Any]:
-    for row in rows["server"]:  # computed by the server: equal positions of two workers count once
-        row["evaluations"] = row["server_evaluations"] / span
+def _round(server: _Process, players: list[Any], span: float) -> dict[str, float]:
+    """Let players play together; return rates, and what the server counted meanwhile."""
+    before = server.ask("counters")
+    for player in players:
+        player.play(span)
+    found: Counter[str] = Counter()
+    longest = 0.0
+    for player in players:
+        heard = player.hear()
+        longest = max(longest, heard["seconds"])
+        found.update({k: heard[k] / heard["seconds"] for k in FIGURES} | {"cpu": heard["cpu"]})
+    after = server.ask("counters")
+    row = dict(found) | {f"server_{k}": after[k] - before[k] for k in after} | {"seconds": longest}
+    if row["server_batches"]:  # computed by the server: equal positions of two workers count once
+        row["evaluations"] = row["server_evaluations"] / longest
+        row["cpu"] += row["server_cpu"]
+    row["per_cpu_second"] = row["evaluations"] * longest / row["cpu"]
+    return row
+
+
+def _report(rows: dict[str, list[dict[str, float]]], sizes: dict[int, int]) -> dict[str, Any]:
 
     def middle(where: str, name: str) -> float:
         return statistics.median(r[name] for r in rows[where])
@@ -93,34 +99,33 @@ def _report(
     def ratios(name: str) -> list[float]:
         return [s[name] / h[name] for h, s in zip(rows["here"], rows["server"], strict=True)]
 
-    total = {
-        k: sum(r[f"server_{k}"] for r in rows["server"]) for k in ("positions", "requests", "wait_seconds")
-    }
-    up = sum(r["server_bytes_received"] for r in rows["server"]) / total["positions"]
-    down = sum(r["server_bytes_sent"] for r in rows["server"]) / total["positions"]
+    def total(name: str) -> float:
+        return sum(r[name] for r in rows["server"])
+
+    asked, requests = total("server_positions"), total("server_requests")
+    up, down = total("server_bytes_received") / asked, total("server_bytes_sent") / asked
     ordered = sorted(size for size, times in sizes.items() for _ in range(times))
-    found, asked = ratios("evaluations"), middle("server", "server_positions") / span
+    found = ratios("evaluations")
     return {
         "ratio": statistics.median(found),
         "ratio_spread": [min(found), max(found)],
         "simulations_ratio": statistics.median(ratios("simulations")),
+        "ratio_per_cpu_second": statistics.median(ratios("per_cpu_second")),
         **{f"here_{n}_per_second": middle("here", n) for n in FIGURES},
         **{f"server_{n}_per_second": middle("server", n) for n in FIGURES},
         "batch_median": statistics.median(ordered),
         "batch_tenth_and_ninetieth": [ordered[len(ordered) // 10], ordered[len(ordered) * 9 // 10]],
-        "positions_per_request": total["positions"] / total["requests"],
-        "mean_wait_ms": 1000 * total["wait_seconds"] / total["requests"],
+        "positions_per_request": asked / requests,
+        "mean_wait_ms": 1000 * total("server_wait_seconds") / requests,
         "bytes_per_position_up": up,
         "bytes_per_position_down": down,
-        "head_bytes_per_request": HEADS,
-        "megabytes_per_second": asked * (up + down) / 1e6,
-        "workers": threads,
-        "backend": backend,
-        "state_bytes": game.state_dtype.itemsize,
-        "max_batch": config.inference.max_batch,
-        "deadline_ms": config.inference.deadline_ms,
-        "rounds": len(found),
+        "megabytes_per_second": asked / total("seconds") * (up + down) / 1e6,
     }
+
+
+def _keep(episode: Episode) -> None:
+    """Do what a worker does to a finished game before it is sent."""
+    episode.to_bytes()
 
 
 class _Player:
@@ -128,9 +133,7 @@ class _Player:
 
     def __init__(self, game: Game, config: Config, connect: Any, numbers: Any = None) -> None:
         choice = choose("cpu" if connect else config.run.device, config.run.backend, config.run.precision)
-        self.collector = LocalCollector(
-            game, config, choice, lambda e: e.to_bytes(), numbers=numbers, connect=connect
-        )
+        self.collector = LocalCollector(game, config, choice, _keep, numbers=numbers, connect=connect)
         self._found: dict[str, float] = {}
 
     def play(self, seconds: float) -> None:
@@ -138,12 +141,15 @@ class _Player:
         moves = collector.counters()["moves"]
         collector.clear_counters()
         collector.begin(1 << 60)
-        begun = time.perf_counter()
+        cpu, begun = time.process_time(), time.perf_counter()
         end = begun + seconds
         collector.collect(lambda: time.perf_counter() > end)
-        found, scale = collector.counters(), seconds / (time.perf_counter() - begun)
+        found = collector.counters()
         found["moves"] -= moves
-        self._found = {k: found[k] * scale for k in FIGURES}
+        self._found = {k: found[k] for k in FIGURES} | {
+            "seconds": time.perf_counter() - begun,
+            "cpu": time.process_time() - cpu,
+        }
 
     def hear(self) -> dict[str, float]:
         return self._found
@@ -188,7 +194,10 @@ def _serve(pipe: Connection, plain: dict[str, Any], data: bytes) -> None:
     server.publish(sha256(data), data)
     pipe.send(server.listen("127.0.0.1:0"))
     while (asked := pipe.recv()) is not None:
-        pipe.send(server.counters() if asked == "counters" else server.lanes.batches())
+        if asked == "counters":
+            pipe.send(server.counters() | {"cpu": time.process_time()})
+        else:
+            pipe.send(server.lanes.batches())
     server.close()
 
 
