@@ -47,9 +47,10 @@ def bench_server(
         try:
             both: dict[str, list[Any]] = {"here": [local], "server": workers}
             rows: dict[str, list[dict[str, float]]] = {"here": [], "server": []}
-            for r in range(
-                -1, rounds
-            ):  # the first round lets games spread over all plies, and counts for nothing
+            for player in (*both["here"], *both["server"]):  # one after the other: the first compiles
+                player.play(0.5)
+                player.hear()
+            for r in range(-1, rounds):  # the first lets games spread over all plies, and counts for nothing
                 for name, players in both.items():
                     row = _round(server, players, seconds / rounds / 2)
                     if r >= 0:

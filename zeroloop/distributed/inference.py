@@ -136,7 +136,7 @@ class InferenceServer:
     def _answer(
         self, asker: Asker | None, head: dict[str, Any], parts: list[memoryview]
     ) -> tuple[dict[str, Any], list[Part]]:
-        number, call = head.get("number"), head.get("call")
+        number, call, name = head.get("number"), head.get("call"), str(head.get("model"))
         try:
             if call == "publish" and len(parts) == 1:
                 self.publish(str(head.get("hash")), bytes(parts[0]))
@@ -144,14 +144,13 @@ class InferenceServer:
             if call != "evaluate" or asker is None:
                 raise RefusedError(f"'{str(call)[:40]}' is no call that this connection may make.")
             request = read_request(self.game, self.lanes.max_batch, parts)
-            name = str(head.get("model"))
             logits, values = self.lanes.ask(asker, name, request)
             said = {"number": number, "model": name, "newest": self.newest}
             return said, answer_bytes(logits, values)
         except UnreachableError:
             raise
         except StaleModelError as error:
-            return {"number": number, "refused": str(error), "stale": error.newest}, []
+            return {"number": number, "refused": str(error), "model": name, "stale": error.newest}, []
         except ZeroloopError as error:
             self._counters["refused"] += 1
             return {"number": number, "refused": str(error)}, []

@@ -31,7 +31,7 @@ class Batch:
     """Leaves on their way: their bytes are kept until they are answered, so that they can be sent again."""
 
     def __init__(self, parts: list[Part], count: Array, index: Array) -> None:
-        self.parts, self.count, self.index = parts, count, index
+        self.parts, self.count, self.index, self.model = parts, count, index, ""
         self.answer: tuple[Array, Array] | None = None
         """Logits `f4`, ragged, and values `f4 [m, P]`."""
 
@@ -162,6 +162,7 @@ class RemoteEvaluator:
     def _send(self, batch: Batch) -> None:
         self._number += 1
         self._sent[self._number] = batch
+        batch.model = self.model
         if self._channel is not None:
             before = self._channel.bytes_sent
             self._channel.send({"call": "evaluate", "number": self._number, "model": self.model}, batch.parts)
@@ -178,6 +179,8 @@ class RemoteEvaluator:
         _refuse(head)
         if batch is None:
             raise StoreError(f"{self.server} answered what was not asked.")
+        if head.get("model") != batch.model:
+            raise StoreError(f"{self.server} answered with another model than the one that was asked for.")
         self.newest = str(head.get("newest", ""))
         batch.answer = read_answer(self.game, batch.count, parts)
 
@@ -244,7 +247,7 @@ def _refuse(head: dict[str, Any]) -> None:
         raise RefusedError(text)
     if not head["stale"]:
         raise UnreachableError(text)  # it has no model yet; it may be asked again
-    raise StaleModelError(text, str(head["stale"]))
+    raise StaleModelError(str(head.get("model")), str(head["stale"]))
 
 
 def _tell(text: str) -> None:
