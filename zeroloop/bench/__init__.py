@@ -8,6 +8,7 @@ from .rules import bench_rules
 from .search import bench_search
 from .selfplay import bench_selfplay
 from .server import bench_server
+from .store import bench_store
 
 __all__ = [
     "bench_compile",
@@ -18,4 +19,5 @@ __all__ = [
     "bench_search",
     "bench_selfplay",
     "bench_server",
+    "bench_store",
 ]

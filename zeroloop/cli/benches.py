@@ -48,3 +48,27 @@ _bench("server", "Self-play through an inference server against self-play in one
 _bench("rules", "Nanoseconds of each rule function.", 1)
 _bench("match", "A match of two networks against self-play.", 2)
 _bench("learn", "Positions/s of learning steps.", 2)
+
+
+@bench.command("store")
+@click.argument("game", default="connect4")
+@click.option("--threads", default=2, help="Threads of self-play.")
+@click.option("--url", default="", help="Of a Redis server; empty: one is started for this.")
+@config_flags
+@json_flag
+def store(
+    game: str,
+    threads: int,
+    url: str,
+    sets: tuple[str, ...],
+    preset: str | None,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Positions/s written to Redis, time until a batch is ready, and what it costs self-play."""
+    from ..bench import bench_store
+    from ..games import make
+
+    config = load_config(game, preset, (f"selfplay.threads={threads}", *sets), device)
+    made = make(config.game.name, **config.game.options)
+    print_answer(bench_store(made, config, threads, url), as_json)

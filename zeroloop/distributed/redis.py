@@ -164,6 +164,10 @@ class RedisStore:
         """Let go of the run as its learner: nobody waits for this learner, and another may attach."""
         self._do("set", "learner", "")
 
+    def clear(self) -> None:
+        """Delete the run from the server; its learner's disk keeps what it has taken."""
+        self._ask(lambda: self._client.unlink(*self._keys))
+
     # The protocol.
 
     def about(self) -> dict[str, Any]:
@@ -367,17 +371,17 @@ class RedisStore:
 
         answer, found = self._ask(both)
         self._asks_synced = not isinstance(found, redis.exceptions.RedisError)  # untold, nothing is assumed
-        return answer, self._asks_synced and _plain(found) == SYNCED
+        return answer, self._asks_synced and found == SYNCED
 
     def _check_eviction(self) -> None:
         """Refuse a server that would delete our keys by itself, where it tells."""
         try:
-            found = _plain(self._client.config_get("maxmemory", "maxmemory-policy"))
+            found = self._client.config_get("maxmemory", "maxmemory-policy")
         except redis.exceptions.ResponseError:
             return  # may not be asked
         except redis.exceptions.RedisError as error:
             raise in_words(error, self.name, self.namespace, self._gives_password) from error
-        policy = found.get("maxmemory-policy", "")
+        policy = found.get("maxmemory-policy") or ""
         if found.get("maxmemory", "0") != "0" and policy.startswith("allkeys"):
             raise RefusedError(
                 f"{self.name} deletes any key when its memory is full (maxmemory-policy {policy}), finished "
@@ -389,12 +393,3 @@ class RedisStore:
             return question()
         except redis.exceptions.RedisError as error:
             raise in_words(error, self.name, self.namespace, self._gives_password) from error
-
-
-def _plain(found: dict[Any, Any]) -> dict[str, str]:
-    """Return settings as text."""
-    return {_text(key): _text(value) for key, value in found.items()}
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
