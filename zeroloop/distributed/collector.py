@@ -59,6 +59,7 @@ class RemoteCollector:
         """Games turned away for what they are; numbers of workers' games that never came."""
         self._known: set[int] = set()
         self._number = 0
+        self._owed: dict[int, int] = {}  # taken and not acknowledged: the store may have been away
         self.games = self._moves_target = self._games_target = self.moves = self._size = 0
         self.published: list[str] = []
         """Hashes of the models that workers were given, oldest first."""
@@ -139,7 +140,10 @@ class RemoteCollector:
                 for stored in found:
                     self._take(stored)
                 self._number = found[-1].number
-                self.store.acknowledge(self._number, {s.worker: self.taken[s.worker] for s in found})
+                self._owed |= {s.worker: self.taken[s.worker] for s in found}
+            if self._owed:
+                self.store.acknowledge(self._number, self._owed)
+                self._owed = {}
         except UnreachableError as error:
             self._lost(error)
             return 0

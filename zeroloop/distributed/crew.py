@@ -59,7 +59,8 @@ class Crew:
         """Shared by learning and inference, where both use one GPU of this process."""
         if config.inference.server == "learner":
             self.inference = self._inference(config, game, choice)
-        about = {**about_run(folder.name, config, game), "inference": self._inference_address(config)}
+        about = about_run(folder.name, config, game)
+        about |= {"inference": self._inference_address(config), "identity": _identity(folder)}
         address = ""
         if store is None and c.store == "redis":
             from .redis import RedisStore

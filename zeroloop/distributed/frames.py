@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import struct
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from ..errors import StoreError, UnreachableError
 MAGIC = b"ZLF1"
 _LENGTHS = struct.Struct("<4sIQ")
 _LONGEST_HEAD, _LONGEST_BODY = 1 << 24, 1 << 31
+_PIECE = 1 << 20  # bytes of memory that a length alone can claim; more only as it arrives
 
 Part = bytes | bytearray | memoryview
 
@@ -32,6 +34,7 @@ class Channel:
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a machine may lose its power
         self._socket = connection
         self.peer = name_of(connection)
         self.bytes_sent = self.bytes_received = 0
@@ -72,10 +75,12 @@ class Channel:
             raise StoreError(f"{self.peer} does not speak zeroloop's protocol, or another version of it.")
         try:
             head: Any = json.loads(self._exactly(head_size))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(f"{self.peer} sent a frame whose head is no JSON.") from error
+        if not isinstance(head, dict):
+            raise StoreError(f"{self.peer} sent a frame whose head is no object.")
         body = memoryview(self._exactly(body_size))
-        sizes = head.pop("parts", None) if isinstance(head, dict) else None
+        sizes = head.pop("parts", None)
         whole = isinstance(sizes, list) and all(type(n) is int and n >= 0 for n in sizes)
         if not isinstance(sizes, list) or not whole or sum(sizes) != body_size:
             raise StoreError(f"{self.peer} sent a frame whose parts do not add up.")
@@ -87,11 +92,13 @@ class Channel:
         return head, parts
 
     def _exactly(self, size: int) -> bytearray:
-        data = bytearray(size)
-        view, at = memoryview(data), 0
+        data, at = bytearray(min(size, _PIECE)), 0
         while at < size:
+            if at == len(data):
+                data.extend(bytes(min(size - at, at)))
             try:
-                n = self._socket.recv_into(view[at:])
+                with memoryview(data) as view:
+                    n = self._socket.recv_into(view[at:])
             except OSError as error:
                 raise UnreachableError(f"{self.peer} does not answer ({_reason(error)}).") from error
             if n == 0:
@@ -135,7 +142,7 @@ def name_of(connection: socket.socket) -> str:
 def split_address(address: str) -> tuple[str, int]:
     """Return host and port of `HOST:PORT`; StoreError where it is none."""
     host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
+    if not colon or not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise StoreError(f"'{address}' is no address; give HOST:PORT, such as 192.168.1.100:6390.")
     return host.strip("[]"), int(port)
 

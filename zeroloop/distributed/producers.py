@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import threading
@@ -13,8 +14,12 @@ from collections.abc import Callable
 
 from ..errors import StoreError
 
-QUICK, QUICK_DEATHS = 10.0, 5
-"""A process that dies within so many seconds, so many times in a row, is not started again."""
+YOUNG, DEATHS = 60.0, 5
+"""Where so many processes in a row end by themselves, younger than so many seconds, that is an error."""
+SHORTEST, LONGEST = 0.5, 10.0
+"""Seconds before another process takes the place of one that died younger than LONGEST; doubled each time."""
+OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
+"""Ends that somebody else has brought about, or the system for want of memory."""
 
 
 class Producers:
@@ -38,8 +43,10 @@ class Producers:
         self.restarts = 0
         """Processes started in place of dead ones."""
         self._ending = False
-        self._quick = 0
+        self._failed = 0
         self._processes = [_Process(self._command, say) for _ in range(number)]
+        self._deaths = [0] * number  # in a row, each younger than LONGEST
+        self._due: list[float | None] = [None] * number  # when a dead one is replaced
 
     @property
     def alive(self) -> int:
@@ -61,16 +68,31 @@ class Producers:
             code = process.code()
             if code is None or self._ending:
                 continue
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            self._quick = self._quick + 1 if process.seconds() < QUICK else 0
-            if self._quick >= QUICK_DEATHS:
-                raise StoreError(
-                    f"{QUICK_DEATHS} worker processes in a row ended within {QUICK:.0f} seconds; the last "
-                    f"{how} and said: {process.words() or 'nothing'}"
-                )
-            self._say(f"worker process {process.pid} {how}; another one takes its place")
-            self.restarts += 1
-            self._processes[i] = _Process(self._command, self._say)
+            due = self._due[i]
+            if due is None:
+                self._due[i] = due = time.monotonic() + self._bury(i, process, code)
+            if time.monotonic() >= due:
+                self.restarts += 1
+                self._due[i] = None
+                self._processes[i] = _Process(self._command, self._say)
+
+    def _bury(self, place: int, process: _Process, code: int) -> float:
+        """Say how a process died; return the seconds until another one takes its place."""
+        words = f" and said: {process.words()}" if process.words() else ""
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        age = process.seconds()
+        self._failed = self._failed + 1 if code not in OUTSIDE and age < YOUNG else 0
+        if self._failed >= DEATHS:
+            raise StoreError(
+                f"{DEATHS} worker processes in a row ended within {YOUNG:.0f} seconds; the last one "
+                f"{how}{words or ' and said nothing.'}"
+            )
+        self._deaths[place] = self._deaths[place] + 1 if age < LONGEST else 0
+        self._say(f"worker process {process.pid} {how}{words}; another one takes its place")
+        process.bury()
+        if not self._deaths[place]:
+            return 0.0
+        return min(LONGEST, SHORTEST * 2.0 ** min(self._deaths[place] - 1, 10))
 
     def close(self, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Let the processes end by themselves, for so long; `meanwhile` is called until they have."""
@@ -85,6 +107,7 @@ class Producers:
             if process.code() is None:
                 self._say(f"worker process {process.pid} did not end in {seconds:.0f} s and is killed")
                 process.kill()
+            process.bury()
         meanwhile()
 
 
@@ -110,10 +133,12 @@ class _Process:
 
     def _read(self, say: Callable[[str], None]) -> None:
         assert self._process.stderr is not None
-        for line in self._process.stderr:
-            self._lines.append(line.strip())
-            if line.startswith("worker:"):
-                say(f"{line.strip()} (process {self.pid})")
+        with self._process.stderr as lines:
+            for line in lines:
+                if line.startswith("worker:"):
+                    say(f"{line.strip()} (process {self.pid})")
+                elif line.strip():
+                    self._lines.append(line.strip())
 
     def code(self) -> int | None:
         """Return the exit code; None while it runs."""
@@ -124,7 +149,7 @@ class _Process:
         return time.monotonic() - self._begun
 
     def words(self) -> str:
-        """Return the last line that it wrote."""
+        """Return the last line that it wrote and that was not passed on."""
         self._reader.join(1)
         return self._lines[-1] if self._lines else ""
 
@@ -132,6 +157,12 @@ class _Process:
         """Close its standard input."""
         assert self._process.stdin is not None
         self._process.stdin.close()
+
+    def bury(self) -> None:
+        """Let go of what a dead process leaves behind."""
+        self.let_go()
+        self._process.wait()
+        self._reader.join(1)
 
     def kill(self) -> None:
         """End it at once."""

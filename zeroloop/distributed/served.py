@@ -8,12 +8,15 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from ..errors import RefusedError, StoreError
 from .frames import Channel, address_of, listen
 from .store import EpisodeStore, Orders, Standing, Stored, Weights
+
+T = TypeVar("T")
 
 TIMEOUT = 20.0
 """Seconds that a client waits for an answer."""
@@ -39,9 +42,12 @@ class StoreServer:
         while True:
             try:
                 connection, _ = self._socket.accept()
+                channel = Channel(connection)
             except OSError:
-                return  # closed
-            channel = Channel(connection)
+                if self._closed:
+                    return
+                time.sleep(0.1)  # a caller that is gone already, or too many open files for now
+                continue
             with self._lock:
                 if self._closed:
                     channel.close()
@@ -55,7 +61,7 @@ class StoreServer:
                 head, parts = channel.receive()
                 try:
                     answer, out = self._answer(head, [bytes(p) for p in parts])
-                except (KeyError, TypeError, ValueError, AttributeError) as error:
+                except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
                     answer, out = {"refused": f"a call that this store does not know: {error!r}"}, []
                 except RefusedError as error:
                     answer, out = {"refused": str(error)}, []
@@ -75,7 +81,8 @@ class StoreServer:
             who = int(head["worker"]), str(head["token"])
             return store.join(*who, dict(head["about"]), int(head["safe"]))._asdict(), []
         if call == "add":
-            return store.add(int(head["worker"]), int(head["first"]), parts, head["positions"])._asdict(), []
+            counts = [int(n) for n in head["positions"]]
+            return store.add(int(head["worker"]), int(head["first"]), parts, counts)._asdict(), []
         if call == "read":
             found = store.read(int(head["after"]), int(head["most"]))
             rows = [[s.number, s.worker, s.sequence] for s in found]
@@ -142,26 +149,42 @@ class StoreClient:
             raise RefusedError(str(head["refused"]))
         return head, out
 
+    def _ask(
+        self,
+        build: Callable[[dict[str, Any], list[Any]], T],
+        call: str,
+        parts: Sequence[bytes] = (),
+        **values: Any,
+    ) -> T:
+        head, out = self._call(call, parts, **values)
+        try:
+            return build(head, out)
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise StoreError(
+                f"{self.address} answered '{call}' with something that this zeroloop does not know; "
+                "install the same version on both machines."
+            ) from error
+
     def about(self) -> dict[str, Any]:
         """See `EpisodeStore`."""
-        return dict(self._call("about")[0]["about"])
+        return self._ask(lambda head, _: dict(head["about"]), "about")
 
     def join(self, worker: int, token: str, about: dict[str, Any], safe: int = 0) -> Standing:
         """See `EpisodeStore`."""
-        return Standing(**self._call("join", worker=worker, token=token, about=about, safe=safe)[0])
+        return self._ask(_standing, "join", worker=worker, token=token, about=about, safe=safe)
 
     def add(self, worker: int, first: int, episodes: Sequence[bytes], positions: Sequence[int]) -> Standing:
         """See `EpisodeStore`."""
-        head, _ = self._call("add", episodes, worker=worker, first=first, positions=list(positions))
-        return Standing(**head)
+        return self._ask(_standing, "add", episodes, worker=worker, first=first, positions=list(positions))
 
     def read(self, after: int, most: int) -> list[Stored]:
         """See `EpisodeStore`."""
-        head, parts = self._call("read", after=after, most=most)
-        return [
-            Stored(number, worker, sequence, bytes(data))
-            for (number, worker, sequence), data in zip(head["games"], parts, strict=True)
-        ]
+
+        def build(head: dict[str, Any], parts: list[Any]) -> list[Stored]:
+            rows = zip(head["games"], parts, strict=True)
+            return [Stored(int(n), int(w), int(s), bytes(data)) for (n, w, s), data in rows]
+
+        return self._ask(build, "read", after=after, most=most)
 
     def acknowledge(self, number: int, safe: dict[int, int]) -> None:
         """See `EpisodeStore`."""
@@ -173,16 +196,24 @@ class StoreClient:
 
     def weights(self, known: str) -> Weights | None:
         """See `EpisodeStore`."""
-        head, parts = self._call("weights", known=known)
-        return Weights(head["hash"], bytes(parts[0])) if parts else None
+
+        def build(head: dict[str, Any], parts: list[Any]) -> Weights | None:
+            return Weights(str(head["hash"]), bytes(parts[0])) if head["hash"] else None
+
+        return self._ask(build, "weights", known=known)
 
     def report(self, worker: int, row: dict[str, Any]) -> Orders:
         """See `EpisodeStore`."""
-        return Orders(**self._call("report", worker=worker, row=row)[0])
+
+        def build(head: dict[str, Any], _: list[Any]) -> Orders:
+            flags = bool(head["paused"]), bool(head["stopped"])
+            return Orders(str(head["model"]), float(head["progress"]), *flags, int(head["safe"]))
+
+        return self._ask(build, "report", worker=worker, row=row)
 
     def workers(self) -> list[dict[str, Any]]:
         """See `EpisodeStore`."""
-        return list(self._call("workers")[0]["workers"])
+        return self._ask(lambda head, _: [dict(row) for row in head["workers"]], "workers")
 
     def pause(self, paused: bool) -> None:
         """See `EpisodeStore`."""
@@ -194,7 +225,7 @@ class StoreClient:
 
     def counters(self) -> dict[str, int]:
         """See `EpisodeStore`."""
-        return dict(self._call("counters")[0]["counters"])
+        return self._ask(lambda head, _: {k: int(n) for k, n in head["counters"].items()}, "counters")
 
     def close(self) -> None:
         """Close the connection."""
@@ -202,3 +233,7 @@ class StoreClient:
             if self._channel is not None:
                 self._channel.close()
                 self._channel = None
+
+
+def _standing(head: dict[str, Any], _: list[Any]) -> Standing:
+    return Standing(int(head["stored"]), int(head["safe"]))

@@ -20,6 +20,9 @@ from ..replay.log import EpisodeLog
 
 PART_GAMES = 256
 """Games in a part; a part is deleted once all of them are safe."""
+_LOWEST = 1 << 20
+# Lowest number of a worker. Lower ones would be those of games that a learner has played itself: the first
+# 2^26 of them.
 
 
 class Spool:
@@ -61,28 +64,30 @@ class Spool:
           StoreError: the folder cannot be made.
         """
         try:
+            root.mkdir(parents=True, exist_ok=True)
             while True:
-                folder = root / str(secrets.randbits(31))
-                if not folder.exists():
+                number = _LOWEST + secrets.randbelow((1 << 31) - _LOWEST)
+                made, folder = root / f".{number}.tmp", root / str(number)
+                if not folder.exists() and not made.exists():
                     break
-            folder.mkdir(parents=True)
+            made.mkdir()
+            lock = DirectoryLock(made)
+            write_file(made / "token", secrets.token_hex(8).encode())
+            made.rename(folder)  # whoever finds it finds it locked and whole
         except OSError as error:
             raise StoreError(f"{root} cannot be written ({error.strerror}); give another --spool.") from error
-        lock = DirectoryLock(folder)
-        write_file(folder / "token", secrets.token_hex(8).encode())
         return Spool(folder, lock)
 
     @staticmethod
     def adopt(root: pathlib.Path) -> list[Spool]:
         """Return the spools of workers that are gone; finished ones are removed."""
         out = []
+        for gone in root.glob(".*.done") if root.exists() else []:
+            shutil.rmtree(gone, ignore_errors=True)  # its worker was killed while it removed it
         for folder in sorted(root.glob("[0-9]*")) if root.exists() else []:
-            if not (folder / "token").exists():
-                continue  # being made, or its maker died before its first game
-            try:
-                lock = DirectoryLock(folder)
-            except ResumeError:
-                continue  # its worker lives
+            lock = _locked(folder)
+            if lock is None:
+                continue
             spool = Spool(folder, lock)
             if spool.waiting:
                 out.append(spool)
@@ -91,18 +96,34 @@ class Spool:
         return out
 
     def add(self, data: bytes, positions: int) -> int:
-        """Keep a finished game and return its number; StoreError where the disk is full."""
+        """Keep a finished game and return its number.
+
+        Raises:
+          StoreError: the disk is full or gone; the game is not kept, those before it are.
+        """
         with self._lock:
             sequence = self.last + 1
-            if not self._parts or sequence - self._parts[-1][0] >= PART_GAMES:
-                log = EpisodeLog(self.folder / f"{sequence:08d}.log")
-                log.cut(0)
-                self._parts.append((sequence, log))
-            self._parts[-1][1].append(positions.to_bytes(4, "little") + data)
+            try:
+                self._part(sequence).append(positions.to_bytes(4, "little") + data)
+            except (OSError, StoreError) as error:
+                why = error.__cause__ if isinstance(error, StoreError) else error
+                raise StoreError(
+                    f"{self.folder} cannot keep a finished game ({getattr(why, 'strerror', None) or why}); "
+                    f"free some space and start the worker again: the {len(self._waiting)} games that wait "
+                    "there are sent first."
+                ) from error
             self._waiting.append((sequence, positions, data))
             self.last = sequence
             self._arrived.notify_all()
             return sequence
+
+    def _part(self, sequence: int) -> EpisodeLog:
+        """Return the log to which this game goes."""
+        if not self._parts or sequence - self._parts[-1][0] >= PART_GAMES:
+            log = EpisodeLog(self.folder / f"{sequence:08d}.log")
+            log.cut(0)
+            self._parts.append((sequence, log))
+        return self._parts[-1][1]
 
     @property
     def waiting(self) -> int:
@@ -110,10 +131,10 @@ class Spool:
         return len(self._waiting)
 
     def after(self, stored: int, most: int) -> tuple[int, list[bytes], list[int]]:
-        """Return the first number behind `stored`, and up to `most` games from it with their positions."""
+        """Return the first number kept behind `stored`, up to `most` games from it, their positions."""
         with self._lock:
             chosen = list(itertools.islice((w for w in self._waiting if w[0] > stored), most))
-        return stored + 1, [w[2] for w in chosen], [w[1] for w in chosen]
+        return chosen[0][0] if chosen else stored + 1, [w[2] for w in chosen], [w[1] for w in chosen]
 
     def wait(self, stored: int, seconds: float) -> None:
         """Wait until there is a game behind `stored`, or so long."""
@@ -129,16 +150,39 @@ class Spool:
             while len(self._parts) > 1 and self._parts[1][0] <= self.safe + 1:
                 _, log = self._parts.pop(0)
                 log.close()
-                log.path.unlink()
+                log.path.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Delete the folder, all of whose games are safe."""
-        self.close()
-        shutil.rmtree(self.folder)
+        """Delete the folder, all of whose games are safe; nobody adopts it meanwhile."""
+        gone = self.folder.with_name(f".{self.folder.name}.done")
+        self.folder.rename(gone)
+        self._close_parts()
+        shutil.rmtree(gone, ignore_errors=True)
+        self._lock_file.release()
 
     def close(self) -> None:
         """Let go of the folder; what is in it stays."""
-        for _, log in self._parts:
-            log.close()
-        self._parts.clear()
+        self._close_parts()
         self._lock_file.release()
+
+    def _close_parts(self) -> None:
+        with self._lock:
+            for _, log in self._parts:
+                log.close()
+            self._parts.clear()
+
+
+def _locked(folder: pathlib.Path) -> DirectoryLock | None:
+    """Lock a spool's folder; None where its worker lives, or another one has just taken it and is done."""
+    try:
+        lock = DirectoryLock(folder)
+    except ResumeError:
+        return None
+    except StoreError:
+        if folder.exists():
+            raise
+        return None
+    if not (folder / "token").exists():
+        lock.release()
+        return None
+    return lock

@@ -192,6 +192,8 @@ class MemoryStore:
 
     def add(self, worker: int, first: int, episodes: Sequence[bytes], positions: Sequence[int]) -> Standing:
         """See `EpisodeStore`."""
+        if len(episodes) != len(positions):
+            raise ValueError(f"{len(episodes)} games with {len(positions)} numbers of positions")
         with self._lock:
             self._require(worker)
             for sequence, (data, count) in enumerate(zip(episodes, positions, strict=True), first):

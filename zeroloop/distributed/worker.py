@@ -5,28 +5,32 @@ It needs the address of a store and nothing else: the run's configuration, model
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import pathlib
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 from .. import configfile, model
 from ..config import Config
 from ..episode import Episode
-from ..errors import ConfigError, RefusedError, UnreachableError
+from ..errors import ConfigError, RefusedError, StoreError, UnreachableError
 from ..evaluator.choice import choose, make_evaluator
 from ..files import sha256
 from ..games import make
 from ..players import parse
 from ..players.network import PolicyPlayer
 from ..selfplay.collector import LocalCollector
-from .leaves import RemoteEvaluator, StaleModelError
+from .lanes import StaleModelError
+from .leaves import RemoteEvaluator
 from .sender import Sender
 from .spool import Spool
-from .store import EpisodeStore, check_meaning, meaning
+from .store import PROTOCOL, EpisodeStore, check_meaning, meaning
 
 GROUPS = 64
 """Self-play groups of a worker at most."""
@@ -34,6 +38,8 @@ STRIDE = 1 << 37
 """Game keys of one group lie so far apart: room for 2^31 workers of 64 groups."""
 PATIENCE = 10.0
 """Seconds that a worker that ends goes on sending what it has finished."""
+FIRST = 60.0
+"""Seconds for which an address that has never answered is asked again."""
 
 
 def worker_of(game_id: int) -> int:
@@ -41,11 +47,22 @@ def worker_of(game_id: int) -> int:
     return game_id % STRIDE // GROUPS
 
 
+def run_key(about: dict[str, Any]) -> str:
+    """Return the name of a run's folder of spools: games of one run are never sent to another one.
+
+    Args:
+      about: see `EpisodeStore.about`; its `identity`, where it has one, stays when the run is renamed.
+    """
+    seed = about["config"].get("run", {}).get("seed")
+    told = [about["run"], about["game"], about["rules_identity"], about["observation_version"], seed]
+    return sha256(json.dumps(about.get("identity") or told).encode())[:16]
+
+
 class Worker:
     """One self-play worker; `run` returns when the run is over or `stop()`.
 
     Args:
-      root: folder of spools; those of workers that died there are sent first.
+      root: folder of spools, in it a folder for each run; those of workers that died are sent first.
       stop: asked before every tick.
       say: takes a sentence for a person.
       endpoint: HOST:PORT at which this process shows its gauges; empty: nowhere.
@@ -66,12 +83,18 @@ class Worker:
         endpoint: str = "",
         show: Callable[[dict[str, Any]], None] = lambda row: None,
     ) -> None:
-        self._store, self._stop, self._say, self._show = store, stop, say, show
+        def told(text: str) -> None:
+            with contextlib.suppress(BrokenPipeError):  # whoever listened is gone; the work goes on
+                say(text)
+
+        self._store, self._stop, self._say, self._show = store, stop, told, show
         self._endpoint = endpoint
         self._begun = time.monotonic()
         about = self._first_answer()
-        plain = about["config"]
-        self.config = _own(configfile.build(Config, plain, "the run's configuration"))
+        # First the versions: another one may not know the keys of this run's configuration.
+        check_meaning(about, {**about, "protocol": PROTOCOL, "zeroloop": version("zeroloop")})
+        self._run_name, self._key = str(about["run"]), run_key(about)
+        self.config = _own(configfile.build(Config, about["config"], "the run's configuration"))
         self.game = make(self.config.game.name, **self.config.game.options)
         mine = meaning(self.game)
         check_meaning(about, mine)
@@ -84,14 +107,16 @@ class Worker:
         self.choice = choose(
             "cpu" if self._server else device, self.config.run.backend, self.config.run.precision
         )
-        self.spool = Spool.make(root)
-        adopted = Spool.adopt(root)
+        self.spool = Spool.make(root / self._key)
+        adopted = Spool.adopt(root / self._key)
         for spool in adopted:
-            say(f"{spool.waiting} finished games of worker {spool.number}, which is gone, are sent first")
+            told(f"{spool.waiting} finished games of worker {spool.number}, which is gone, are sent first")
         self.games = 0
         self._model = ""
         self._network: Any = None
+        self._failed = False
         self.wait_seconds = 0.0
+        self._senders: list[Sender] = []
         self.collector = LocalCollector(
             self.game,
             self.config,
@@ -102,23 +127,37 @@ class Worker:
             numbers=(self.spool.number * GROUPS, STRIDE),
             connect=self._connect if self._server else None,
         )
-        self._orphans = [Sender(store, spool, mine, None, say) for spool in adopted]
-        self._sender = Sender(store, self.spool, mine, self.row, say)
+        for spool in adopted:
+            self._senders.append(Sender(store, spool, mine, None, told, self._same_run))
+        self._sender = Sender(store, self.spool, mine, self.row, told, self._same_run)
+        self._senders.append(self._sender)
 
     def _first_answer(self) -> dict[str, Any]:
-        """Ask what the run is; while nobody answers, ask again for as long as `stop` allows."""
+        """Ask what the run is; while nobody answers, ask again for FIRST seconds."""
         told, wait = False, 0.1
         while True:
             try:
                 return self._store.about()
             except UnreachableError as error:
-                if self._stop() or not told and time.monotonic() - self._begun > PATIENCE:
+                if self._stop() or time.monotonic() - self._begun > FIRST:
                     raise
                 if not told:
-                    self._say(f"{error} Asking again.")
+                    self._say(f"{error} Asking again for {FIRST:.0f} s.")
                     told = True
                 time.sleep(wait)
                 wait = min(2.0, 2 * wait)
+
+    def _same_run(self) -> None:
+        """Refuse a store that has come to serve another run: it would take our games for its own."""
+        try:
+            about = self._store.about()
+        except RefusedError:
+            return  # it has no run, and joining it says so
+        if run_key(about) != self._key:
+            raise RefusedError(
+                f"the store now serves another run, {about['run']}; this worker plays for {self._run_name} "
+                f"and keeps its finished games in {self.spool.folder}. Start the worker again."
+            )
 
     def run(self) -> None:
         """Play until the run is over, then send what is left."""
@@ -154,9 +193,12 @@ class Worker:
             time.sleep(0.05)
 
     def _check(self) -> None:
-        for sender in (self._sender, *self._orphans):
+        alive = self._sender.alive
+        for sender in self._senders:
             if sender.error is not None:
                 raise sender.error
+        if not alive:
+            raise StoreError(f"the thread that sends games has died; they are kept in {self.spool.folder}.")
 
     def _full(self) -> bool:
         return self.spool.waiting >= self.config.collect.queue
@@ -165,7 +207,7 @@ class Worker:
         orders = self._sender.orders
         assert orders is not None
         turned = orders.model != self._model or orders.paused or orders.stopped
-        return turned or self._full() or self._sender.error is not None or self._stop()
+        return turned or self._full() or self._failed or not self._sender.alive or self._stop()
 
     def _load(self, progress: float) -> None:
         """Fetch the newest model and play on with it."""
@@ -175,6 +217,7 @@ class Worker:
             time.sleep(0.1)  # the sender has said so
             return
         if found is None:
+            time.sleep(0.05)  # the orders are older than our model; the next report brings new ones
             return
         if sha256(found.data) != found.hash:
             raise RefusedError(
@@ -194,7 +237,11 @@ class Worker:
         return RemoteEvaluator(self.game, self._server, name, size, stop=self._stop, tell=self._say)
 
     def _finished(self, episode: Episode) -> None:
-        self.spool.add(episode.to_bytes(), episode.positions)
+        try:
+            self.spool.add(episode.to_bytes(), episode.positions)
+        except StoreError:
+            self._failed = True  # the other threads end too
+            raise
         self.games += 1
 
     def _opponent(self, label: str) -> Any:
@@ -222,8 +269,8 @@ class Worker:
             "evaluations": counted["evaluations"],
             "cache_hits": counted["cache_hits"],
             "overflows": counted["overflows"],
-            "waiting": self.spool.waiting + sum(s.spool.waiting for s in self._orphans),
-            "resent": self._sender.resent,
+            "waiting": sum(s.spool.waiting for s in self._senders),
+            "resent": sum(s.resent for s in self._senders),
             **{f"{phase}_seconds": seconds for phase, seconds in spent.items()},
             "wait_seconds": self.wait_seconds,
             "threads": self.collector.threads,
@@ -235,7 +282,7 @@ class Worker:
     def _close(self) -> None:
         """Send what is finished, for a while; what cannot be sent stays in the spool and is said."""
         end = time.monotonic() + PATIENCE
-        for sender in (*self._orphans, self._sender):
+        for sender in self._senders:
             if sender.finish(max(0.1, end - time.monotonic())):
                 sender.spool.remove()
             else:
