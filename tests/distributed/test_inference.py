@@ -15,7 +15,7 @@ from zeroloop import model
 from zeroloop.config import Config, NetworkConfig
 from zeroloop.distributed import leaves as remote
 from zeroloop.distributed.frames import Channel
-from zeroloop.distributed.inference import InferenceServer
+from zeroloop.distributed.inference import InferenceServer, follow
 from zeroloop.distributed.lanes import Lanes, StaleModelError, batch_sizes
 from zeroloop.distributed.leaves import RemoteEvaluator
 from zeroloop.distributed.ragged import Request, bytes_per_position
@@ -483,13 +483,54 @@ def test_a_wrong_address_is_told_at_once():
         RemoteEvaluator(make("tictactoe"), "gpu-box", "0" * 64, 8)
 
 
-def test_a_server_without_a_model_is_waited_for(game):
+def test_a_server_started_anew_without_a_model_says_so_and_takes_it_from_a_worker(game):
     server = InferenceServer(game, CPU, max_batch=64, lanes=1)
     hash_, data = encoded(game)
-    evaluator = RemoteEvaluator(game, server.listen(ANY), hash_, 64, stop=lambda: False, tell=lambda _: None)
-    threading.Timer(0.3, server.publish, (hash_, data)).start()
-    assert np.isfinite(ask(evaluator, positions(game, 3))[1]).all()
+    evaluator = RemoteEvaluator(game, server.listen(ANY), hash_, 64)
+    ticket = evaluator.submit(positions(game, 3))
+    with pytest.raises(StaleModelError, match="no model yet"):
+        evaluator.result(ticket)
+    remote.publish(server.address, game, hash_, data, newest=False)
+    assert np.isfinite(evaluator.result(ticket).values[:3]).all()
+    assert server.newest == hash_
     server.close()
+
+
+def test_a_model_that_is_only_offered_is_answered_for_and_the_newest_stays(game, server):
+    server.publish(*encoded(game, 2))
+    newest = server.newest
+    hash_, data = encoded(game, 3)
+    remote.publish(server.address, game, hash_, data, newest=False)
+    evaluator = RemoteEvaluator(game, server.address, hash_, 64)
+    leaves = positions(game, 5)
+    expected = ask(make_evaluator(game, network(game, 3), CPU, [64]), leaves)[1]
+    assert np.abs(ask(evaluator, leaves)[1] - expected).max() < 1e-5
+    assert server.newest == newest
+    server.publish(*encoded(game, 4))  # now the former newest is the one before
+    evaluator.model = newest
+    ask(evaluator, leaves)
+    evaluator.model = hash_
+    with pytest.raises(StaleModelError):
+        ask(evaluator, leaves)
+
+
+def test_a_standing_server_follows_the_newest_model_of_a_run(game, tmp_path):
+    models = tmp_path / "models"
+    models.mkdir()
+    server, said, done = InferenceServer(game, CPU, max_batch=64, lanes=1), [], threading.Event()
+    following = threading.Thread(target=follow, args=(server, tmp_path, done.is_set, said.append, 0.05))
+    following.start()
+    for seed in (1, 2):
+        hash_ = model.save(network(game, seed), game, models)
+        (tmp_path / "newest").write_text(hash_)
+        end = time.monotonic() + 10
+        while server.newest != hash_ and time.monotonic() < end:
+            time.sleep(0.02)
+        assert server.newest == hash_
+    done.set()
+    following.join(5)
+    server.close()
+    assert len(said) == 2
 
 
 def test_models_are_published_over_the_wire_and_damaged_ones_refused(game, server):

@@ -8,11 +8,15 @@ meanwhile waits in the network, so nothing grows. Inside one process no server i
 from __future__ import annotations
 
 import contextlib
+import pathlib
 import socket
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
+from .. import model
 from ..errors import RefusedError, StoreError, UnreachableError, ZeroloopError
 from ..evaluator.choice import Choice
 from ..games.game import Game
@@ -62,9 +66,9 @@ class InferenceServer:
         """Hash of the newest model; empty before the first."""
         return self.lanes.newest
 
-    def publish(self, name: str, data: bytes) -> None:
+    def publish(self, name: str, data: bytes, newest: bool = True) -> None:
         """See `Lanes.publish`."""
-        self.lanes.publish(name, data)
+        self.lanes.publish(name, data, newest)
 
     def listen(self, bind: str) -> str:
         """Answer whoever connects at HOST:PORT (port 0: any that is free), and return the address.
@@ -139,7 +143,7 @@ class InferenceServer:
         number, call, name = head.get("number"), head.get("call"), str(head.get("model"))
         try:
             if call == "publish" and len(parts) == 1:
-                self.publish(str(head.get("hash")), bytes(parts[0]))
+                self.publish(str(head.get("hash")), bytes(parts[0]), head.get("newest") is True)
                 return {"published": self.newest}, []
             if call != "evaluate" or asker is None:
                 raise RefusedError(f"'{str(call)[:40]}' is no call that this connection may make.")
@@ -176,6 +180,36 @@ class InferenceServer:
         for channel in channels:
             channel.close()
         self.lanes.close()
+
+
+def follow(
+    server: InferenceServer,
+    run: pathlib.Path,
+    stop: Callable[[], bool],
+    tell: Callable[[str], None],
+    every: float = 1.0,
+) -> None:
+    """Publish a run's newest model whenever there is another one, until `stop`; ask every so many seconds.
+
+    Raises:
+      StoreError: a damaged pointer or model. ResumeError: a model of another game or of other rules.
+    """
+    known = ""
+    while not stop():
+        pointer = run / "newest"
+        name = model.read_pointer(pointer) if pointer.exists() else ""
+        if name not in ("", known):
+            path = run / "models" / f"{name}.safetensors"
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise StoreError(f"{path} cannot be read ({error.strerror}).") from error
+            server.publish(name, data)
+            known = name
+            tell(f"model {name[: model.SHORT]}")
+        end = time.monotonic() + every
+        while not stop() and time.monotonic() < end:
+            time.sleep(min(0.1, every))
 
 
 def _keep_alive(connection: socket.socket) -> None:

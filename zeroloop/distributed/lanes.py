@@ -114,11 +114,13 @@ class Lanes:
         """Hash of the newest model; empty before the first."""
         return next(reversed(self._models), "")
 
-    def publish(self, name: str, data: bytes) -> None:
+    def publish(self, name: str, data: bytes, newest: bool = True) -> None:
         """Make a model the newest; the one before is answered for still, older ones no longer.
 
         Args:
           name: SHA-256 of `data`. data: see `model.encode`.
+          newest: where false, it takes the place of the one before, and the newest stays; where there is
+            none, it is the newest all the same.
 
         Raises:
           RefusedError: the bytes are not those of the name. StoreError: they are no model.
@@ -130,16 +132,19 @@ class Lanes:
                 "damaged on the way. Send them again."
             )
         with self._publishing:
-            if name == self.newest:
+            if name == self.newest or (not newest and name in self._models):
                 return
             made = self._models.get(name)
             if made is None:
                 made = self._make(model.decode(data, pathlib.Path(f"model {name[: model.SHORT]}"), self.game))
             with self._changed:
+                last = self.newest
                 self._models[name] = made
                 self._models.move_to_end(name)
                 while len(self._models) > KEPT:
                     self._models.popitem(last=False)
+                if last and not newest:
+                    self._models.move_to_end(last)
 
     def _make(self, found: model.Model) -> list[NetworkEvaluator]:
         """Return an evaluator for each lane. A GPU records its graphs while nothing else runs on it."""

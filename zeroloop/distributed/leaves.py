@@ -122,7 +122,8 @@ class RemoteEvaluator:
         """Wait; the arrays hold until the next result. A ticket of another RemoteEvaluator is good too.
 
         Raises:
-          StaleModelError: the server has not this model; set `model` and ask for the same ticket again.
+          StaleModelError: the server has not this model. Set `model` to another one or `publish` this one to
+            it, and ask for the same ticket again.
           See also the class.
         """
         while ticket.answer is None:
@@ -218,11 +219,15 @@ class RemoteEvaluator:
             self.close()
 
 
-def publish(server: str, game: Game, name: str, data: bytes, timeout: float = 120.0) -> None:
+def publish(
+    server: str, game: Game, name: str, data: bytes, newest: bool = True, timeout: float = 120.0
+) -> None:
     """Make a model the newest of an inference server elsewhere.
 
     Args:
       name: SHA-256 of `data`. data: a model's bytes, see `model.encode`.
+      newest: false only offers it: the server's newest stays. So a worker is answered that plays what its
+        store calls the newest while the server, started anew, does not have it.
 
     Raises:
       UnreachableError: the server does not answer. RefusedError: another game or rules, damaged bytes.
@@ -232,7 +237,7 @@ def publish(server: str, game: Game, name: str, data: bytes, timeout: float = 12
     try:
         channel.send({"call": "hello", "about": meaning(game), "batch": 0})
         _refuse(channel.receive()[0])
-        channel.send({"call": "publish", "hash": name}, [data])
+        channel.send({"call": "publish", "hash": name, "newest": newest}, [data])
         _refuse(channel.receive()[0])
     finally:
         channel.close()
@@ -245,8 +250,6 @@ def _refuse(head: dict[str, Any]) -> None:
     text = str(head["refused"])
     if "stale" not in head:
         raise RefusedError(text)
-    if not head["stale"]:
-        raise UnreachableError(text)  # it has no model yet; it may be asked again
     raise StaleModelError(str(head.get("model")), str(head["stale"]))
 
 
