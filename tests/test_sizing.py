@@ -136,7 +136,11 @@ def test_benchmarks_are_read(tmp_path):
 
     assert read({"simulations_per_second": 4e6, "ns_per_simulation": 250.0}) == {"search_us": 0.25}
     assert read({"positions_per_second": 4580.0, "sampling_share": 0.1}) == {"trained_rate": 4580.0}
-    assert read({"store_rate": 7000}) == {"store_rate": 7000.0}
+    assert read({"written_positions_per_second": 7000.0, "bytes_per_position": 90.0}) == {
+        "store_rate": 7000.0,
+        "game_bytes": 90.0,
+    }
+    assert read({"store_rate": 8000, "cores": 16}) == {"store_rate": 8000.0, "cores": 16.0}
 
     def row(device, backend, batch, seconds):
         return {"backend": backend, "device": device, "precision": "bf16", "batch": batch, "threads": 1} | {
@@ -165,7 +169,7 @@ def test_benchmarks_are_read(tmp_path):
     }
 
 
-@pytest.mark.parametrize("text", ["", "[]", "[1]", "3", '{"answer": 42}', "not json"])
+@pytest.mark.parametrize("text", ["", "[]", "[1]", "3", '{"answer": 42}', '{"cores": "two"}', "not json"])
 def test_a_file_that_says_nothing_here_is_refused_by_name(tmp_path, text):
     file = tmp_path / "other.json"
     file.write_text(text)

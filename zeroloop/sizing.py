@@ -24,7 +24,7 @@ IN_FLIGHT = 2
 ADVICE = {
     "workers": "add cores or machines; nothing else is full",
     "latency": "more games a group (selfplay.games), a shorter inference.deadline_ms, a nearer server",
-    "inference": "a faster or second device, a larger cache, or each worker its own network (inference.server='')",
+    "inference": "a faster or second device, a larger cache, or the network in each worker again",
     "network": "a faster link, the network in each worker, or a server on each machine",
     "store": "Redis on a machine of its own, larger batches of games, or the learner's memory",
     "learner": "a faster learner (GPU, learn.processes), more simulations a move, or a lower learn.reuse",
@@ -58,7 +58,7 @@ class Sizes:
     gigabits: float = _input(1.0, "Gigabits/s, each way, of the server's and learner's one link [G].")
     up_bytes: float = _input(39, "Bytes of a leaf sent: state and legal ids [u].")
     down_bytes: float = _input(22, "Bytes of a leaf's answer: logits and values [v].")
-    game_bytes: float = _input(60, "Bytes of a finished game over its positions [a].")
+    game_bytes: float = _input(110, "Bytes of a finished game over its positions [a].")
     model_bytes: float = _input(1_300_000, "Bytes of a model [m].")
     publish_seconds: float = _input(30, "Seconds between models [p].")
     simulations: float = _input(32, "Simulations of a recorded position [k].")
@@ -183,33 +183,27 @@ def read_bench(path: pathlib.Path) -> dict[str, float]:
         core = one["raw_inference_positions_per_second"] / one["threads"]
         share = one["evaluations_per_second"] / one["simulations_per_second"]
         spent = one["threads"] / one["simulations_per_second"] - share / core
-        return {
-            "core_rate": core,
-            "evaluations": share,
-            "search_us": 1e6 * spent,
-            "simulations": one["simulations_per_move"],
-        }
-    if {"here_simulations_per_second", "server_simulations_per_second"} <= keys:
-        share = one["server_evaluations_per_second"] / one["server_simulations_per_second"]
-        more = one["workers"] / one["server_simulations_per_second"]
-        more -= one["workers"] / one["here_simulations_per_second"]
+        found = {"core_rate": core, "evaluations": share, "search_us": 1e6 * spent}
+        return found | {"simulations": one["simulations_per_move"]}
+    if {"here_simulations_per_second", "simulations_ratio", "megabytes_per_second"} <= keys:
+        ways = {f"{way}_bytes": one[f"bytes_per_position_{way}"] for way in ("up", "down")}
+        sent = 1e6 * one["megabytes_per_second"] / sum(ways.values())
+        more = one["workers"] / one["here_simulations_per_second"] * (1 / one["simulations_ratio"] - 1)
+        half = max(0.0, 5e5 * more * one["server_simulations_per_second"] / sent)
         head = HEADS / one["positions_per_request"]
-        return {
-            "request_us": max(0.0, 5e5 * more / share),
-            "answer_us": max(0.0, 5e5 * more / share),
-            "up_bytes": one["bytes_per_position_up"] - head,
-            "down_bytes": one["bytes_per_position_down"] - head,
-        }
+        return {"request_us": half, "answer_us": half, **{k: v - head for k, v in ways.items()}}
     if "ns_per_simulation" in keys:
         return {"search_us": one["ns_per_simulation"] / 1000}
     if "sampling_share" in keys:
         return {"trained_rate": one["positions_per_second"]}
-    known = {each.name for each in fields(Sizes)} & keys
-    if known:
-        return {name: float(one[name]) for name in sorted(known)}
+    if "written_positions_per_second" in keys:
+        return {"store_rate": one["written_positions_per_second"], "game_bytes": one["bytes_per_position"]}
+    names = [each.name for each in fields(Sizes)]
+    if keys and all(k in names and isinstance(one[k], int | float) for k in keys):
+        return {name: float(value) for name, value in one.items()}
     raise ConfigError(
         f"--from {path}: it is no answer that sizing reads; give files of zeroloop bench search, inference, "
-        "selfplay, learn, workers, server or store with --json, or a JSON object of inputs."
+        'selfplay, learn, server or store with --json, or a JSON object of inputs such as {"cores": 16}.'
     )
 
 
