@@ -248,6 +248,23 @@ def test_a_learner_that_plays_in_its_own_threads_has_one_line_for_itself(folder,
     assert "itself" in text and "spools" not in text
 
 
+def test_own_threads_tell_their_phases_where_they_are_measured(folder, lock):
+    def own(seconds):
+        spent = {"search_seconds": 0.5 * seconds, "inference_seconds": 0.3 * seconds, "threads": 2}
+        return learner(seconds, simulations=int(500 * seconds), **spent)
+
+    written(folder, (0, own(20.0), []), (10, own(30.0), []))
+    assert summarise(folder)["worker_shares"] == pytest.approx(
+        {"search": 0.25, "inference": 0.15, "other": 0.6}
+    )
+
+
+def test_games_refused_or_missed_and_restarts_are_shown_where_there_were_any(folder, lock):
+    written(folder, (0, learner(9.0, refused=2, missed=0, restarts=3), [worker(1, 9.0)]))
+    text = shown(summarise(folder))
+    assert "2 refused" in text and " missed" not in text and "3 restarts" in text
+
+
 @pytest.mark.parametrize("count", [0, 1, 4, 1000])
 def test_the_screen_has_24_lines_of_100_columns_with_any_number_of_workers(folder, lock, count):
     events = Events(folder)

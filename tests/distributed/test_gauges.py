@@ -40,6 +40,7 @@ WORKER_ROW = {
     "evaluations": 4000,
     "cache_hits": 900,
     "overflows": 0,
+    "terminals": 5,
     "waiting": 2,
     "resent": 0,
     "threads": 1,
@@ -64,6 +65,9 @@ LEARNER_ROW = {
     "play_seconds": 0.0,
     "model": HASH,
     "updates": 5,
+    "refused": 0,
+    "missed": 0,
+    "restarts": 1,
     "phase": "learn",
 }
 STORE_ROW = {

@@ -266,7 +266,7 @@ def quick(monkeypatch):
 
 
 def test_a_server_that_is_away_is_told_once_and_gets_every_row_when_it_is_back(
-    run, said, free_port, quick, tmp_path
+    run, said, free_port, quick, tmp_path, capsys
 ):
     tracker = open_tracker(run, said, f"http://127.0.0.1:{free_port}")
     slowest = 0.0
@@ -289,6 +289,7 @@ def test_a_server_that_is_away_is_told_once_and_gets_every_row_when_it_is_back(
         assert [step for key, step, _ in server.metrics if key == "games"] == list(range(20))
         assert server.params["game.name"] == "tictactoe" and server.tags["model"] == "a" * 64
         assert server.status == "FINISHED"
+        assert capsys.readouterr().out == ""  # which `--json` has for itself
         assert (tmp_path / "artifacts" / "models" / f"{'a' * 64}.safetensors").exists()
     finally:
         server.stop()

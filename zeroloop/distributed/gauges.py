@@ -65,6 +65,7 @@ def _shared(of: str) -> dict[str, Gauge]:
         "simulations": "Simulations in self-play, cache hits and terminals included.",
         "evaluations": "Positions that a network computed for self-play.",
         "cache_hits": "Evaluations answered from the cache.",
+        "terminals": "Simulations that ended in the end of a game.",
         "overflows": "Simulations that stored no node because the tree was full.",
     }
     found = {key: Gauge(f"zeroloop_{key}_total", told) for key, told in names.items()}
@@ -91,6 +92,9 @@ LEARNER: dict[str, Gauge] = {
     "window": Gauge("zeroloop_window_positions", "Positions in the replay window."),
     "seconds": Gauge("zeroloop_run_seconds_total", "Wall-clock seconds of the run, all sessions."),
     "updates": Gauge("zeroloop_model_updates_total", "Models given to self-play."),
+    "refused": Gauge("zeroloop_refused_games_total", "Games turned away for what they are."),
+    "missed": Gauge("zeroloop_missed_games_total", "Numbers of workers' games that never came."),
+    "restarts": Gauge("zeroloop_worker_restarts_total", "Worker processes started again."),
     "threads": Gauge("zeroloop_threads", "Search threads."),
 }
 STORE: dict[str, Gauge] = {

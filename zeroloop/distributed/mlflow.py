@@ -34,7 +34,7 @@ from ..metrics import read_events
 
 NAME = "mlflow.json"
 FORMAT = 1
-LONGEST_WAIT = 60.0
+LONGEST_WAIT = 15.0
 """Seconds between two attempts at most, while MLflow does not answer."""
 CLOSING = 10.0
 """Seconds that `close` waits at most for what is not sent yet."""
@@ -47,6 +47,7 @@ LONGEST_VALUE = 500
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # a run tells nobody that it exists
     "MLFLOW_ALLOW_FILE_STORE": "true",  # MLflow 3 opens a local folder only when told so
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # which belongs to `--json`
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the thread asks again by itself
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }

@@ -47,6 +47,9 @@ LEARNER = {
     "play_seconds": "seconds of self-play in the learner's own threads so far",
     "model": "hash of the newest model that workers get",
     "updates": "models given to workers so far",
+    "refused": "games turned away for what they are",
+    "missed": "numbers of workers' games that never came",
+    "restarts": "worker processes started again",
     "phase": "what the learner does now",
 }
 """Keys of the learner's row, each optional, with meaning and unit."""
@@ -57,6 +60,7 @@ WORKER = {
     "simulations": "simulations, cache hits and terminals included",
     "evaluations": "rows that a network computed",
     "cache_hits": "evaluations answered from the cache",
+    "terminals": "simulations that ended in the end of a game",
     "overflows": "simulations that stored no node because the tree was full",
     "search_seconds": "thread seconds in the search",
     "inference_seconds": "thread seconds waiting for the network",

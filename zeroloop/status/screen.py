@@ -78,15 +78,14 @@ def _run_lines(found: Row) -> list[Text]:
 def _live_lines(found: Row) -> list[Text]:
     rates, queues, stale = found["rates"], found["queues"], found["staleness"]
     capacity = f" of {_n(queues['capacity'])}" if queues["capacity"] is not None else ""
-    lost = "  ".join(
-        f"{_n(queues[key])} {name}"
-        for key, name in (
-            ("evicted_games", "evicted"),
-            ("unread_evicted", "evicted unread"),
-            ("duplicates", "sent twice"),
-        )
-        if queues[key]
+    told = (
+        ("evicted_games", "evicted"),
+        ("unread_evicted", "evicted unread"),
+        ("duplicates", "sent twice"),
+        ("refused", "refused"),
+        ("missed", "missed"),
     )
+    lost = "  ".join(f"{_n(queues[key])} {name}" for key, name in told if queues[key])
     lines = [
         _line(
             "rates",
@@ -113,7 +112,8 @@ def _live_lines(found: Row) -> list[Text]:
         lines.append(_line("weights", f"{_n(found['updates'])} updates; {behind}{most}"))
         gone = f"  {found['gone']} gone" if found["gone"] else ""
         silent = f"  {found['silent']} silent" if found["silent"] else ""
-        lines.append(_line("present", f"{found['present']} workers{silent}{gone}"))
+        again = f"  {found['restarts']} restarts" if found["restarts"] else ""
+        lines.append(_line("present", f"{found['present']} workers{silent}{gone}{again}"))
     return lines
 
 

@@ -153,11 +153,12 @@ def _worker(row: Row, before: Row, live: bool) -> Row:
 def _own_threads(found: Row, before: Row, live: bool) -> Row:
     """Return the line of a learner that plays in its own threads."""
     learner = found["learner"]
-    row = {**learner, "worker": None, "host": found["host"], "pid": found["pid"]}
+    row = {k: v for k, v in learner.items() if k != "wait_seconds"}  # which is the learner's own
+    row |= {"worker": None, "host": found["host"], "pid": found["pid"]}
     row["alive_seconds"] = learner.get("seconds", 0.0)
     past = before.get("learner", row)
     line = _worker(row, {**past, "alive_seconds": past.get("seconds", 0.0)}, live)
-    return {**line, "shares": {}, "shares_session": {}, "updates_behind": None, "waiting": None}
+    return {**line, "shares_session": {}}  # its totals may be older than the session
 
 
 def _mean_shares(rows: list[Row], which: str) -> dict[str, float]:
@@ -184,7 +185,8 @@ def _queues(found: Row) -> Row:
     store = found["store"]
     spools = [row["waiting"] for row in found["workers"] if row.get("waiting") is not None]
     kept = ("waiting", "capacity", "evicted_games", "unread_evicted", "duplicates")
-    return {**{k: store.get(k) for k in kept}, "spools": sum(spools) if spools else None}
+    told = {k: found["learner"].get(k) for k in ("refused", "missed")}
+    return {**{k: store.get(k) for k in kept}, **told, "spools": sum(spools) if spools else None}
 
 
 def _staleness(workers: list[Row]) -> Row:
