@@ -38,6 +38,8 @@ def train_session(folder: pathlib.Path, config: Config, preflight: bool) -> dict
     game = make(config.game.name, **config.game.options)
     if fresh and config.game.name.endswith(".py"):
         check_game(game, games=20)  # compiled code does not notice a rule that writes too far
+    if config.ray.address:
+        return _train_on_ray(folder, config)
     check_start(game, config)
     check_registry(folder.parent)
     run = Run.open(folder, config)
@@ -52,17 +54,39 @@ def train_session(folder: pathlib.Path, config: Config, preflight: bool) -> dict
         stop = interruptible()
         with View(f"{run.game.id}  {folder}") as view:
             outcome = train(run, view.report, stop)
-        _finish(console, run, outcome)
-        return {
-            "run": str(folder),
-            "finished": outcome.finished,
-            "iteration": outcome.iteration,
-            "seconds": outcome.seconds,
-            "champion": outcome.champion,
-            "warnings": outcome.warnings,
-        }
+        _finish(console, folder, config, outcome)
+        return _summary(folder, outcome)
     finally:
         run.close()
+
+
+def _train_on_ray(folder: pathlib.Path, config: Config) -> dict[str, Any]:
+    """Do the same with the learner and its workers on a Ray cluster; the run may lie on another machine."""
+    from .cluster import prepare
+
+    prepare(config.ray.address)
+    from .cluster.training import train_on_ray
+
+    console = Console(stderr=True)
+    name = pathlib.Path(config.game.name).stem
+    console.print(f"[bold]{name}[/bold] with Ray {config.ray.address}: {settings(config)}", highlight=False)
+    stop = interruptible()
+    with View(f"{name}  {folder}") as view:
+        outcome = train_on_ray(folder.resolve(), config, view.report, stop)
+    if (folder / "run.json").exists():
+        _finish(console, folder, config, outcome)
+    return _summary(folder, outcome)
+
+
+def _summary(folder: pathlib.Path, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "run": str(folder),
+        "finished": outcome.finished,
+        "iteration": outcome.iteration,
+        "seconds": outcome.seconds,
+        "champion": outcome.champion,
+        "warnings": outcome.warnings,
+    }
 
 
 def _resolved(config: Config, new: bool) -> Config:
@@ -70,7 +94,7 @@ def _resolved(config: Config, new: bool) -> Config:
     if config.game.name.endswith(".py"):
         path = str(pathlib.Path(config.game.name).resolve())
         config = replace(config, game=replace(config.game, name=path))
-    if not new:
+    if not new or config.ray.address:  # with Ray the learner's machine settles its threads
         return config
     play, learn = config.selfplay, config.learn
     return replace(
@@ -119,20 +143,17 @@ def estimate(run: Run) -> list[str]:
     ]
 
 
-def _finish(console: Console, run: Run, outcome: Outcome) -> None:
-    folder = run.folder
+def _finish(console: Console, folder: pathlib.Path, config: Config, outcome: Outcome) -> None:
     if not outcome.finished:
         console.print(
             f"stopped at iteration {outcome.iteration}; go on with: "
-            f"zeroloop train {run.config.game.name} --run {folder}",
+            f"zeroloop train {config.game.name} --run {folder}",
             highlight=False,
         )
         return
     from .report import by_seat, next_commands, read_facts, write_report
 
-    table = Table(
-        title=f"What {outcome.champion[:SHORT]} can do ({run.config.match.simulations} simulations)"
-    )
+    table = Table(title=f"What {outcome.champion[:SHORT]} can do ({config.match.simulations} simulations)")
     for name in ("against", "score", "95 % interval", "games", "by seat"):
         table.add_column(name)
     row = champion_row(folder, outcome.champion)

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     default=None,
     help="Bit-identical resume; counts positions, reads no clock.",
 )
+@click.option(
+    "--ray",
+    default=None,
+    metavar="ADDRESS",
+    help="Train on Ray: auto (this machine's cluster), local (one for this run), HOST:PORT, or none.",
+)
 @click.option("--no-preflight", is_flag=True, help="Skip the few seconds of measurement before a fresh run.")
 @config_flags
 @json_flag
@@ -40,6 +46,7 @@ def train(
     folder: pathlib.Path | None,
     seed: int | None,
     deterministic: bool | None,
+    ray: str | None,
     no_preflight: bool,
     sets: tuple[str, ...],
     preset: str | None,
@@ -57,6 +64,8 @@ def train(
     if deterministic:
         extra["run"]["deterministic"] = True
         extra["budget"]["minutes"] = 0
+    if ray is not None:
+        extra["ray"] = {"address": "" if ray == "none" else ray}
     config = load_config(game, preset, sets, device, stored if stored.exists() else None, extra)
     result = train_session(folder, config, preflight=not no_preflight and not as_json)
     if as_json:
