@@ -38,6 +38,7 @@ def inference(
     """
     from .. import model
     from ..distributed.inference import InferenceServer, follow
+    from ..errors import BackendError
     from ..evaluator.choice import choose
     from ..games import make
     from ..serve import is_loopback
@@ -66,9 +67,13 @@ def inference(
         tell(f"inference of {game.id} at {address}: {choice}, {server.lanes.number} lanes, {has}")
         if as_json:
             click.echo(json.dumps({"address": address, "game": game.id, "model": server.newest}))
+        lanes = server.lanes
         if stored is not None:
-            follow(server, run, stop.is_set, tell)
-        stop.wait()
+            follow(server, run, lambda: stop.is_set() or lanes.failure is not None, tell)
+        while not stop.wait(0.5) and lanes.failure is None:
+            pass
     finally:
         server.close()
+    if lanes.failure is not None:
+        raise BackendError(f"the network could not be computed any longer: {lanes.failure!r}.")
     tell("stopped; workers keep their leaves and wait.")
