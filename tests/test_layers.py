@@ -23,7 +23,7 @@ LAYERS = {
     "gradients gradient_processes": 4,
     "selfplay learner match notation crosstable judge action_values regret tournament": 4,
     "promotion registry run distributed": 4,
-    "analysis searcher train cluster gauntlet watch bench report play query view status sizing": 5,
+    "analysis searcher train cluster gauntlet watch bench report play query view status outside sizing": 5,
     "uci_text uci gnubg_player wire serve session": 6,
     "cli __main__ __init__": 7,
 }

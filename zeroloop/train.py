@@ -9,7 +9,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from .learner import Learner
 from .metrics import Events, read_events
 from .networks import Network, build
 from .openings import openings
+from .outside import Outside
 from .players import Player, PlaySettings, SearchPlayer, model_player, parse
 from .promotion import Decision, decide, gather, match_results, plan_of, read_matches
 from .registry import Lineage, Registry
@@ -40,7 +41,6 @@ from .replay.log import EpisodeLog
 from .run import Checkpoint, Run, is_paused, read_json
 from .selfplay.collector import LocalCollector
 from .selfplay.hard import HardPositions
-from .status import Status
 
 Report = Callable[[str, dict[str, Any]], None]
 """Called with (kind, values) as the run goes on: `say`, `phase`, `metrics`, `decision`, `warning`."""
@@ -95,7 +95,7 @@ def train(
                 loop.evaluate()  # 3 measure the candidate, 4 judge, 5 promote
         if loop.stopped or loop.unsaved:
             loop.checkpoint()
-        loop.status.close("stopped" if loop.stopped else "finished")
+        loop.ended = "stopped" if loop.stopped else "finished"
         return Outcome(not loop.stopped, loop.iteration, loop.seconds(), run.champion, loop.health.begun)
     finally:
         loop.close()
@@ -144,6 +144,8 @@ class _Loop:
                 self.game, c, self.choice, self._keep, self._opponent, self._opponent_label
             )
         self.events = Events(run.folder)
+        self.outside = Outside(run.folder, c, self.game, lambda text: report("say", {"text": text}))
+        self.ended: Literal["finished", "stopped"] = "stopped"
         self.health = Health(self.game, c.health)
         self.judged = judge.judged_positions(self.game, c.evaluate.positions, run.folder, report)
         self.stopped = self.unsaved = False
@@ -158,7 +160,7 @@ class _Loop:
         self.play_seconds = 0.0
         self.published_steps = -1
         self.gate_games = 0
-        self.status, self._status_lock = Status(run.folder), threading.Lock()
+        self._status_lock = threading.Lock()
         self.totals: dict[str, float] = defaultdict(float)
         """What this process has played and how long each phase took, up to the current phase."""
         self.before = (0.0, 0, 0, 0)
@@ -369,6 +371,7 @@ class _Loop:
         if self.elo is not None:
             shown["elo"] = self.elo
         self.events.scalars(shown, "evaluation")
+        self.outside.metrics(shown)
         self.report("decision", {**row, "elo": self.elo})
         self._warn(self.health.close_evaluation(read_matches(run.folder / "matches.jsonl")))
         return decision
@@ -377,6 +380,7 @@ class _Loop:
         """Save the averaged network as the newest model of the run, and enter it in the registry."""
         network = self.learner.averaged()
         name = self.run.save_model(network)
+        self.outside.model(name)
         self._enter(name)
         if name not in self.past:
             self.past.append(name)
@@ -550,6 +554,7 @@ class _Loop:
         found, turned = self.health.close_iteration(self.replay.total, len(self.replay))
         values |= found
         self.events.scalars(values)
+        self.outside.metrics(values)
         self.report("metrics", values)
         self._warn(turned)
         s.update(points=0.0, draws=0, plies=0, games=0, truncated=0)
@@ -563,7 +568,7 @@ class _Loop:
 
     def _show_status(self, phase: str, learning: float = 0.0) -> None:
         """Write the status file, unless that was done a moment ago; threads of self-play call this too."""
-        if not self.status.due() or not self._status_lock.acquire(blocking=False):
+        if not self.outside.due() or not self._status_lock.acquire(blocking=False):
             return
         try:
             self._write_status(phase, learning)
@@ -587,7 +592,7 @@ class _Loop:
             playing = time.monotonic() - self.before[0] if phase == "play" else 0.0
             row["play_seconds"] = self.totals["play_seconds"] + playing
             row |= {k: v + self.totals[k] for k, v in self.collector.counters().items()}
-            self.status.write(row)
+            self.outside.show(row, [], None, None, None)
             return
         crew, there = self.crew, self.collector
         assert crew is not None
@@ -597,7 +602,7 @@ class _Loop:
         row["restarts"] = crew.producers.restarts if crew.producers else 0
         served = crew.inference.counters() if crew.inference else None
         shared = crew.share.busy_seconds if crew.share else None
-        self.status.write(row, there.present(), there.queue(), served, shared)
+        self.outside.show(row, there.present(), there.queue(), served, shared)
 
     def checkpoint(self) -> None:
         """Write everything that a resumed session needs."""
@@ -701,6 +706,7 @@ class _Loop:
         self.collector.close()
         self.learner.close()
         self.events.close()
+        self.outside.close(self.ended)
         self.log.close()
 
 

@@ -49,7 +49,7 @@ def worker(
         signal.signal(number, lambda *_: stop.set())
     if held:  # by the process that started this one: when it goes, so does its end of our standard input
         threading.Thread(target=_end_with_input, args=(stop,), daemon=True).start()
-    one = Worker(store, spool, stop=stop.is_set, say=lambda text: tell(f"worker: {text}"))
+    one = Worker(store, spool, stop=stop.is_set, say=lambda text: tell(f"worker: {text}"), endpoint=gauges)
     one.run()
 
 

@@ -26,6 +26,8 @@ from ..games import make
 from ..players import parse
 from ..players.network import PolicyPlayer
 from ..selfplay.collector import LocalCollector
+from .frames import split_address
+from .gauges import Gauges
 from .lanes import StaleModelError
 from .leaves import RemoteEvaluator
 from .sender import Sender
@@ -65,8 +67,7 @@ class Worker:
       root: folder of spools, in it a folder for each run; those of workers that died are sent first.
       stop: asked before every tick.
       say: takes a sentence for a person.
-      endpoint: HOST:PORT at which this process shows its gauges; empty: nowhere.
-      show: takes each report's row, for gauges.
+      endpoint: HOST:PORT of this process's gauges, port 0 for any; empty: any where the learner has some.
 
     Raises, from `run`:
       RefusedError: the run has another version, game or rules, or does not want this worker.
@@ -81,14 +82,12 @@ class Worker:
         stop: Callable[[], bool],
         say: Callable[[str], None],
         endpoint: str = "",
-        show: Callable[[dict[str, Any]], None] = lambda row: None,
     ) -> None:
         def told(text: str) -> None:
             with contextlib.suppress(BrokenPipeError):  # whoever listened is gone; the work goes on
                 say(text)
 
-        self._store, self._stop, self._say, self._show = store, stop, told, show
-        self._endpoint = endpoint
+        self._store, self._stop, self._say = store, stop, told
         self._begun = time.monotonic()
         about = self._first_answer()
         # First the versions: another one may not know the keys of this run's configuration.
@@ -107,6 +106,9 @@ class Worker:
         self.choice = choose(
             "cpu" if self._server else device, self.config.run.backend, self.config.run.precision
         )
+        shown = self.config.gauges
+        host, port = split_address(endpoint) if endpoint else (shown.host, 0)
+        self._gauges = Gauges(port, host, "worker") if endpoint or shown.port else None
         self.spool = Spool.make(root / self._key)
         adopted = Spool.adopt(root / self._key)
         for spool in adopted:
@@ -261,7 +263,7 @@ class Worker:
         found = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "gauges": self._endpoint,
+            "gauges": self._gauges.address(getattr(self._store, "address", "")) if self._gauges else "",
             "model": self._model,
             "games": self.games,
             "moves": counted["moves"],
@@ -276,7 +278,8 @@ class Worker:
             "threads": self.collector.threads,
             "alive_seconds": time.monotonic() - self._begun,
         }
-        self._show(found)
+        if self._gauges is not None:
+            self._gauges.set(found)
         return found
 
     def _close(self) -> None:
@@ -289,6 +292,8 @@ class Worker:
                 left, folder = sender.spool.waiting, sender.spool.folder
                 self._say(f"{left} finished games are kept in {folder}; the next worker there sends them")
                 sender.spool.close()
+        if self._gauges is not None:
+            self._gauges.close()
         self._store.close()
 
 
