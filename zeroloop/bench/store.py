@@ -54,7 +54,7 @@ def bench_store(
       BackendError: no server was given and none is installed.
     """
     config = replace(config, selfplay=replace(config.selfplay, opponents=(), threads=threads))
-    episodes = random_episodes(game, config, MATERIAL)
+    episodes = random_episodes(game, config, 4 * MATERIAL)[-MATERIAL:]  # the first to end are short
     with redis_server(url) as address:
         settings = replace(
             config.redis, url=address, namespace="zeroloop-bench", positions=WINDOW, episodes=1 << 30
@@ -236,7 +236,7 @@ class _Sink:
         self._thread.start()
 
     def _read(self) -> None:
-        at = 0
+        at = self._learner.counters()["games"]
         while not self._end.is_set():
             if found := self._learner.read(at, ROUND):
                 at = found[-1].number
@@ -259,46 +259,56 @@ def _played(game: Game, config: Config, settings: RedisConfig, seconds: float, r
     folder = pathlib.Path(tempfile.mkdtemp(prefix="zeroloop-spool-"))
     memory = MemoryStore({**meaning(game), "run": "bench"}, 1 << 30)
     learner, worker = _learner(game, settings), _worker(settings)
-    sinks = {
-        "memory": _Sink(game, memory, memory, folder / "memory"),
-        "redis": _Sink(game, worker, learner, folder / "redis"),
+    ends: dict[str, tuple[EpisodeStore, EpisodeStore]] = {
+        "memory": (memory, memory),
+        "redis": (worker, learner),
     }
-    current = sinks["memory"]
+    current: _Sink | None = None
 
     def keep(episode: Episode) -> None:
+        assert current is not None
         current.spool.add(episode.to_bytes(), episode.positions)
         current.games += 1
 
     collector = LocalCollector(game, config, choice, keep)
     collector.publish(build(config.network, shapes_of(game), 1), "bench")
 
-    def play(span: float) -> float:
+    def processor() -> float:
+        used = learner._client.info("cpu")
+        return time.process_time() + float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
+
+    def play(span: float) -> tuple[float, float]:
         collector.clear_counters()
-        begun = time.perf_counter()
+        begun, spent = time.perf_counter(), processor()
         collector.begin(1 << 60)
         collector.collect(lambda: time.perf_counter() > begun + span)
-        return collector.counters()["simulations"] / (time.perf_counter() - begun)
+        done = collector.counters()["simulations"]
+        return done / (time.perf_counter() - begun), done / (processor() - spent)
 
     span = seconds / rounds / 2
-    rates: dict[str, list[float]] = {name: [] for name in sinks}
+    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in ends}
+    games, left = dict.fromkeys(ends, 0), dict.fromkeys(ends, 0)
     for i in range(-2, rounds):  # the first ones compile, fill the cache and spread games over all plies
-        for name in sorted(sinks, reverse=bool(i % 2)):  # neither is always first
-            current = sinks[name]
+        for name in sorted(ends, reverse=bool(i % 2)):  # neither is always first
+            current = _Sink(game, *ends[name], folder)
             rate = play(span)
+            games[name] += current.games
+            left[name] += current.close()
             if i >= 0:
                 rates[name].append(rate)
     collector.close()
-    left = {name: sink.close() for name, sink in sinks.items()}
     worker.close()
     learner.close()
     shutil.rmtree(folder)
-    ratios = [r / m for r, m in zip(rates["redis"], rates["memory"], strict=True)]
+    both = list(zip(rates["redis"], rates["memory"], strict=True))
+    ratios = [r[0] / m[0] for r, m in both]
     return {
         "selfplay_ratio": statistics.median(ratios),
         "selfplay_ratio_spread": [min(ratios), max(ratios)],
-        "memory_simulations_per_second": statistics.median(rates["memory"]),
-        "redis_simulations_per_second": statistics.median(rates["redis"]),
-        "redis_games": sinks["redis"].games,
+        "selfplay_ratio_per_cpu_second": statistics.median(r[1] / m[1] for r, m in both),
+        "memory_simulations_per_second": statistics.median(r[0] for r in rates["memory"]),
+        "redis_simulations_per_second": statistics.median(r[0] for r in rates["redis"]),
+        "redis_games": games["redis"],
         "redis_games_left": left["redis"],
         "rounds": rounds,
     }
