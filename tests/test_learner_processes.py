@@ -262,7 +262,7 @@ def test_killed_helper_fails_the_step_by_name_and_a_new_learner_goes_on(make, re
 
 
 @pytest.mark.parametrize(
-    "moment", ["before the step", *[pytest.param(m, marks=SLOW) for m in list(MOMENTS)[2:]]]
+    "moment", ["before the step", *[pytest.param(m, marks=SLOW) for m in list(MOMENTS)[1:]]]
 )
 def test_helper_that_hangs_fails_the_step_by_name_in_seconds(make, replay, monkeypatch, moment):
     monkeypatch.setattr(gradient_processes, "SECONDS", 1.5)
@@ -357,11 +357,12 @@ def test_helpers_end_with_their_learner(tmp_path, how):
         pids = [int(word) for word in owner.stdout.readline().split()]
         assert owner.stdout.readline() == "up\n" and len(pids) == 2
         if how == "ended without close":
-            assert owner.wait(20) == 0 and not list(tmp_path.glob("zeroloop-*"))
+            assert owner.wait(60) == 0
         else:
             assert all(alive(p) for p in pids)
             owner.kill()
-        assert gone(pids)
+        assert gone(pids, 60)  # on a busy machine they may still be starting
+        assert not list(tmp_path.glob("zeroloop-*"))
 
 
 # --- a run --------------------------------------------------------------------------------------

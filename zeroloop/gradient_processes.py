@@ -80,6 +80,18 @@ class Helper(NamedTuple):
         )
 
 
+class Apart(BackendError):
+    """A collective failed, for want of another process."""
+
+
+@contextlib.contextmanager
+def _collective() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise Apart(str(error)) from error
+
+
 class GradientProcesses:
     """Computes the gradients of a network on this process and on helpers that it starts.
 
@@ -131,7 +143,7 @@ class GradientProcesses:
             self._answer(helper, "started", START_SECONDS)
         for helper in self._helpers:
             self._send(helper, {})
-        with self._named("meet the others"):
+        with self._together():
             _meet(self._place)
         self._joined = True
 
@@ -145,7 +157,7 @@ class GradientProcesses:
             self._send(helper, *_packed(head, rows))
         for helper in self._helpers:
             self._answer(helper, "taken its rows", SECONDS)
-        with self._named("take the weights"):
+        with self._together():
             self._flat.pack_weights()
             distributed.broadcast(self._flat.buffer, 0)
         begun = time.monotonic()
@@ -155,7 +167,7 @@ class GradientProcesses:
         for helper in self._helpers:
             for name, value in self._answer(helper, "computed its gradients", seconds)["losses"].items():
                 losses[name] += value
-        with self._named("give its gradients"):
+        with self._together():
             self._flat.pack_gradients()
             distributed.reduce(self._flat.buffer, 0)
             self._flat.unpack_gradients()
@@ -176,20 +188,32 @@ class GradientProcesses:
             raise _lost(helper, f"has not {what} in {seconds:.0f} s") from error
         if "error" in head:
             raise BackendError(f"{helper} failed: {head['error']}. {AFTER}")
+        if "apart" in head:
+            raise self._blame(helper, head["apart"])
         return head
 
     @contextlib.contextmanager
-    def _named(self, what: str) -> Iterator[None]:
-        """Name the helper for which a collective fails: one that was killed, else one that is silent."""
+    def _together(self) -> Iterator[None]:
+        """Name the helper for which a collective fails."""
         try:
-            yield
-        except RuntimeError as error:
-            wait([h.process.sentinel for h in self._helpers], timeout=1.0)
-            killed = [h for h in self._helpers if (h.process.exitcode or 0) < 0]
-            silent = [h for h in self._helpers if not wait([h.connection], timeout=1.0)]
-            for helper in [*killed, *silent]:
-                raise _lost(helper, f"did not {what}") from error
-            raise BackendError(f"The helper processes did not {what}: {error}. {AFTER}") from error
+            with _collective():
+                yield
+        except Apart as error:
+            raise self._blame(None, str(error)) from error
+
+    def _blame(self, told: Helper | None, reason: str) -> BackendError:
+        """Return the error of a failed collective: a helper was killed, or else one is silent."""
+        others = [h for h in self._helpers if h is not told]
+        limit = time.monotonic() + 2.0
+        while time.monotonic() < limit:  # a process that is killed loses its sockets first
+            time.sleep(0.02)
+            for helper in others:
+                if (helper.process.exitcode or 0) < 0:
+                    return _lost(helper, "")
+        for helper in others:
+            if not wait([helper.connection], timeout=0.0):
+                return _lost(helper, f"has not taken part in adding gradients in {SECONDS:.0f} s")
+        return BackendError(f"The processes of learn.processes have lost one another: {reason}. {AFTER}")
 
     def close(self) -> None:
         """End the helpers and stop the threads."""
@@ -327,7 +351,7 @@ def _help(
     """Compute what is asked for until the learner's process closes the connection or ends."""
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(place,), daemon=True).start()
     channel = Channel(connection)
     try:
         _compute(channel, place, build(network, shapes), config, points)
@@ -335,14 +359,16 @@ def _help(
         os._exit(0)  # the learner is gone, and what torch still waits for will not come
     except Exception as error:
         with contextlib.suppress(UnreachableError):
-            channel.send({"error": f"{type(error).__name__}: {error}"})
+            kind = "apart" if isinstance(error, Apart) else "error"
+            channel.send({kind: f"{type(error).__name__}: {error}"})
         raise SystemExit(1) from error
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(place: Place) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
+    shutil.rmtree(os.path.dirname(place.store), ignore_errors=True)
     os._exit(1)
 
 
@@ -354,16 +380,19 @@ def _compute(
     gradients, flat = Gradients(network, config, points, place.device, place.threads), Flat(network)
     channel.send({"started": place.rank})
     channel.receive()
-    _meet(place)
+    with _collective():
+        _meet(place)
     while True:
         head, parts = channel.receive()
         arrays, scale = _unpacked(head, parts), float(head["scale"])
         channel.send({"taken": place.rank})
-        distributed.broadcast(flat.buffer, 0)
+        with _collective():
+            distributed.broadcast(flat.buffer, 0)
         flat.unpack_weights()
         losses = gradients.add_part(arrays, head["cuts"], head["total"], partial(torch.mul, other=scale))
         flat.pack_gradients()
         channel.send({"losses": losses})
-        distributed.reduce(flat.buffer, 0)
+        with _collective():
+            distributed.reduce(flat.buffer, 0)
         for parameter in network.parameters():
             parameter.grad = None
