@@ -158,7 +158,11 @@ def test_benchmarks_are_read(tmp_path):
         "server_simulations_per_second": 16_000.0,
         "workers": 2,
     }
-    server |= {"server_evaluations_per_second": 8_000.0, "positions_per_request": 150.0}
+    server |= {
+        "simulations_ratio": 0.8,
+        "megabytes_per_second": 8_000 * 63 / 1e6,
+        "positions_per_request": 150.0,
+    }
     server |= {"bytes_per_position_up": 40.0, "bytes_per_position_down": 23.0}
     found = read(server)  # 125 us a simulation instead of 100, at half an evaluation each
     assert found == {

@@ -46,9 +46,9 @@ class Sizes:
     evaluations: float = _input(0.479, "Evaluations of a simulation; the rest hit the cache or an end [e].")
     core_rate: float = _input(10266, "Evaluations/s of a core, batched [E].")
     scaling: float = _input(1.0, "Share of that rate left where all cores of a machine compute [f].")
-    request_us: float = _input(2.0, "Worker's core time of an evaluation elsewhere, microseconds [o].")
+    request_us: float = _input(6.0, "Worker's core time of an evaluation elsewhere, microseconds [o].")
     answer_us: float = _input(
-        2.0, "Server's core time of an evaluation beside the network, microseconds [q]."
+        6.0, "Server's core time of an evaluation beside the network, microseconds [q]."
     )
     server_rate: float = _input(100_000, "Evaluations/s of the server's device with endless batches [R].")
     batch_ms: float = _input(0.5, "Milliseconds of a batch of no size on that device [t0].")
@@ -234,10 +234,12 @@ def draw(sizes: Sizes, path: pathlib.Path, most: int = 1000) -> None:
             if all(math.isfinite(y) for y in line):
                 axes.plot(xs, line, label=name, linewidth=1.2, color=f"C{number}")
         axes.plot(xs, [min(row.values()) for row in rows], color="black", linewidth=2.5, label="the least")
-        for name, count in saturations(sizes, server, most).items():
-            height = stages(sizes, count, server)[name]
-            axes.plot([count], [height], "ko", markersize=4)
-            axes.annotate(f"{name}: {count}", (count, height), xytext=(5, -12), textcoords="offset points")
+        for number, (name, count) in enumerate(saturations(sizes, server, most).items()):
+            place = (count, stages(sizes, count, server)[name])
+            axes.plot(*place, "ko", markersize=4)
+            side = {"xytext": (6, -13)} if number % 2 == 0 else {"xytext": (-6, 6), "ha": "right"}
+            side["bbox"] = {"fc": "white", "ec": "none", "pad": 1}
+            axes.annotate(f"{name}: {count}", place, textcoords="offset points", **side)
         axes.set(xscale="log", yscale="log", xlabel="workers", title=title)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("simulations/s")
