@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import pathlib
+import re
+from dataclasses import fields, replace
 
 import pytest
 from click.testing import CliRunner
@@ -214,6 +216,26 @@ def test_bytes_of_a_position_come_from_the_game():
     found = json.loads(run("--game", "connect4", "--legal", 7, "--server", "own", "--json").stdout)
     twice = json.loads(run("--game", "connect4", "--legal", 14, "--server", "own", "--json").stdout)
     assert twice["stages"]["network"] < found["stages"]["network"]
+
+
+def test_the_page_names_every_input_and_its_figures_are_the_models():
+    page = (pathlib.Path(__file__).resolve().parent.parent / "docs" / "sizing.md").read_text()
+    symbols = page.split("## Symbols")[1].split("## Formulas")[0]
+    named = re.findall(r"`--([a-z-]+)`", symbols)
+    inputs = {each.name.replace("_", "-") for each in fields(Sizes)}
+    assert inputs | {"workers", "game", "legal"} >= set(named) >= inputs
+    assumed = replace(Sizes(), store_rate=400_000, trained_rate=100_000, server_rate=1_000_000)
+    for name, sizes, server in (
+        ("all as measured here", replace(Sizes(), store_rate=400_000), "none"),
+        ("GPU learner, the network", assumed, "none"),
+        ("GPU learner and server", assumed, "own"),
+    ):
+        row = next(line for line in page.splitlines() if line.startswith(f"| {name}"))
+        found = predict(sizes, 1000, server)
+        full = {k: v for k, v in found["saturations"].items() if k != "latency"}
+        cells = [c.strip().replace(",", "") for c in row.split("|")[2:6]]
+        assert cells == [str(full.get(k, "")) for k in ("learner", "inference", "network", "store")]
+        assert row.rstrip(" |").endswith(f"the {found['full']}")
 
 
 def test_a_picture_of_a_set_up_without_a_limit_of_the_store(tmp_path):

@@ -237,7 +237,9 @@ def draw(sizes: Sizes, path: pathlib.Path, most: int = 1000) -> None:
         for number, (name, count) in enumerate(saturations(sizes, server, most).items()):
             place = (count, stages(sizes, count, server)[name])
             axes.plot(*place, "ko", markersize=4)
-            side = {"xytext": (6, -13)} if number % 2 == 0 else {"xytext": (-6, 6), "ha": "right"}
+            side: dict[str, Any] = (
+                {"xytext": (6, -13)} if number % 2 == 0 else {"xytext": (-6, 6), "ha": "right"}
+            )
             side["bbox"] = {"fc": "white", "ec": "none", "pad": 1}
             axes.annotate(f"{name}: {count}", place, textcoords="offset points", **side)
         axes.set(xscale="log", yscale="log", xlabel="workers", title=title)
