@@ -15,6 +15,7 @@ import urllib.request
 import pytest
 
 from tests.games.oracles import need, need_program
+from tests.material import run_config, session
 from zeroloop.errors import BackendError, ConfigError
 from zeroloop.metrics import METRICS
 from zeroloop.status import LEARNER, SERVER, WORKER
@@ -91,6 +92,7 @@ SERVER_ROW = {
     "wait_seconds": 0.2,
     "busy_seconds": 1.5,
     "clients": 2,
+    "askers": 2,
     "waiting": 12,
     "lanes": 1,
 }
@@ -220,6 +222,18 @@ def test_every_key_of_the_rows_and_every_metric_has_a_place():
 def test_a_key_that_nobody_declared_is_refused(made):
     with pytest.raises(KeyError, match="model_version"):
         made("worker").set({"model_version": 3})
+
+
+@pytest.mark.slow
+def test_the_rows_of_a_real_run_with_workers_are_all_declared(made, tmp_path):
+    sections = {"collect": {"workers": 1}, "inference": {"server": "learner"}, "budget": {"positions": 600}}
+    session(tmp_path / "run", run_config(**sections))
+    found = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert found["workers"] and found["inference"]["batches"] > 0
+    learner, worker = made("learner"), made("worker")
+    learner.show(*(found[k] for k in ("learner", "workers", "store", "inference", "devices")))
+    worker.set(found["workers"][0])
+    assert len(series(learner)) > 20 and len(series(worker)) > 10
 
 
 def test_openmetrics_is_spoken_to_whom_asks_for_it(made):

@@ -125,6 +125,7 @@ SERVER: dict[str, Gauge] = {
         "zeroloop_server_wait_seconds_total", "Seconds that requests waited for their batch."
     ),
     "busy_seconds": Gauge("zeroloop_server_busy_seconds_total", "Seconds of computing, summed over lanes."),
+    "askers": Gauge("zeroloop_server_askers", "Workers, here and elsewhere, that ask the inference server."),
     "clients": Gauge("zeroloop_server_clients", "Connections to the inference server."),
     "waiting": Gauge("zeroloop_server_waiting_positions", "Positions that wait for a batch."),
     "lanes": Gauge("zeroloop_server_lanes", "Batches that may be computed at a time."),

@@ -108,10 +108,12 @@ def _growth(now: Row, before: Row, key: str, seconds: str) -> float | None:
 def _shares(now: Row, before: Row, phases: Iterable[str], wall: float) -> dict[str, float]:
     """Return each phase's share of `wall`, and `other`; several threads may spend more than that together."""
     spent = {
-        p: now[f"{p}_seconds"] - before.get(f"{p}_seconds", 0.0) for p in phases if f"{p}_seconds" in now
+        p: max(0.0, now[f"{p}_seconds"] - before.get(f"{p}_seconds", 0.0))
+        for p in phases
+        if f"{p}_seconds" in now
     }
     total = max(wall, sum(spent.values()))
-    if not spent or total <= 0 or min(spent.values()) < 0:
+    if not spent or total <= 0:
         return {}
     shares = {phase: seconds / total for phase, seconds in spent.items()}
     return {**shares, "other": max(0.0, 1 - sum(shares.values()))}
