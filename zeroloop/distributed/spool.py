@@ -46,13 +46,27 @@ class Spool:
         self.torn = 0
         """Bytes of a torn game that were cut: the worker died while it wrote it, before it was finished."""
         for path in sorted(folder.glob("*.log")):
-            first, log = int(path.stem), EpisodeLog(path)
+            self._parts.append((int(path.stem), EpisodeLog(path)))
+        try:
+            self._read()
+        except StoreError:
+            self.close()
+            raise
+
+    def _read(self) -> None:
+        """Read the games of a worker that is gone."""
+        for first, log in self._parts:
             self.last = first - 1
-            for _, payload in log.open_at(0):
-                self.last += 1
-                self._waiting.append((self.last, int.from_bytes(payload[:4], "little"), payload[4:]))
+            try:
+                for _, payload in log.open_at(0):
+                    self.last += 1
+                    self._waiting.append((self.last, int.from_bytes(payload[:4], "little"), payload[4:]))
+            except StoreError as error:
+                raise StoreError(
+                    f"{log.path}, in the spool of a worker that is gone, is damaged; restore it from a copy, "
+                    f"or move {self.folder} away to go on without its games."
+                ) from error
             self.torn += log.torn
-            self._parts.append((first, log))
         if self._parts:
             self.safe = self._parts[0][0] - 1
 
