@@ -346,6 +346,14 @@ def many(head, parts):
     return head, [parts[0], np.full(3, 200, np.uint8), parts[2]]
 
 
+def many_with_their_ids(head, parts):
+    return head, [parts[0], np.full(3, 250, np.uint8), np.zeros(750, np.uint16)]
+
+
+def none_legal(head, parts):
+    return head, [parts[0], np.array([0, 7, 7], np.uint8), parts[2][:14]]
+
+
 def few_ids(head, parts):
     return head, [*parts[:2], parts[2][:-1]]
 
@@ -366,7 +374,9 @@ def unknown(head, parts):
     return {**head, "call": "dance"}, parts
 
 
-@pytest.mark.parametrize("change", [cut, many, few_ids, foreign, nothing, two_parts, unknown])
+@pytest.mark.parametrize(
+    "change", [cut, many, many_with_their_ids, none_legal, few_ids, foreign, nothing, two_parts, unknown]
+)
 def test_a_damaged_request_is_refused_by_name_and_the_server_goes_on(game, server, change):
     assert half(game, server, change)
     assert not half(game, server, lambda head, parts: (head, parts))

@@ -38,6 +38,13 @@ def test_two_busy_parties_get_their_shares_within_5_points(wanted):
     assert share.learner_share() == pytest.approx(wanted, abs=0.05)
 
 
+def test_a_party_that_comes_back_at_once_does_not_lose_every_second_turn():
+    """Equal steps taken in turns would divide evenly, whatever the share."""
+    share = DeviceShare(0.7, patience=0.02)
+    run(share, (LEARNING, 0.005, 0.0005), (INFERENCE, 0.005))
+    assert share.learner_share() == pytest.approx(0.7, abs=0.05)
+
+
 def test_shares_hold_where_inference_has_two_lanes():
     share = DeviceShare(0.5)
     run(share, (LEARNING, 0.008), (INFERENCE, 0.003), (INFERENCE, 0.003))

@@ -141,7 +141,7 @@ class RemoteEvaluator:
         return Evaluation(self._logits, self._values)
 
     def _connect(self) -> None:
-        """Greet the server, and send again what it has not answered."""
+        """Greet the server."""
         channel = Channel.connect(self.server)
         channel.set_timeout(self._patience)
         try:
@@ -152,10 +152,7 @@ class RemoteEvaluator:
             channel.close()
             raise
         self._channel, self.newest = channel, str(head.get("newest", ""))
-        waiting = list(self._sent.values())
-        self._sent.clear()
-        for batch in waiting:
-            self._send(batch)
+        self._sent.clear()  # `result` sends what it waits for again
         if self._lost:
             self._tell(f"the inference server {self.server} answers again.")
         self._wait, self._lost = BACK_OFF[0], False
