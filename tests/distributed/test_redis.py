@@ -589,6 +589,56 @@ def test_what_is_stored_can_be_cut_anywhere_and_every_game_still_comes_once(tmp_
             again.kill()
 
 
+def set_back(folder, appended):
+    """Let a server lose what was written behind so many bytes of its append-only file."""
+    (log,) = (folder / "appendonlydir").glob("*.incr.aof")
+    log.write_bytes(log.read_bytes()[:appended])
+
+
+def again(call):
+    """Return what a call gives; the first one after a restart may find its connection broken."""
+    try:
+        return call()
+    except UnreachableError:
+        return call()
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["reads first", "acknowledges first"])
+def test_numbers_given_twice_after_a_loss_hide_no_game_and_make_none_evictable(tmp_path, late):
+    server = RedisServer(tmp_path, appendonly="yes", appendfsync="always").start()
+    settings = RedisConfig(url=server.url, namespace="a", positions=1000, episodes=15)
+    learner, worker = RedisStore.open_run(settings, ABOUT), None
+    try:
+        worker = RedisStore.connect(server.url, "a")
+        worker.join(1, "token 1", ABOUT)
+        worker.join(2, "token 2", ABOUT)
+        worker.add(1, 1, GAMES[1:6], [1] * 5)
+        (log,) = (tmp_path / "appendonlydir").glob("*.incr.aof")
+        appended = log.stat().st_size
+        worker.add(1, 6, GAMES[6:11], [1] * 5)
+        assert len(learner.read(0, 100)) == 10
+        server.kill()
+        set_back(tmp_path, appended)
+        server.start()
+        assert again(lambda: worker.join(2, "token 2", ABOUT)).stored == 0
+        worker.add(2, 1, GAMES[101:111], [1] * 10)  # numbers 6 to 15, five of which the learner has seen
+        if late:
+            again(lambda: learner.acknowledge(10, {1: 10}))
+            assert worker.add(2, 11, GAMES[111:112], [1]).stored == 10, "an unread game was evicted"
+        found = again(lambda: learner.read(10, 100))
+        assert data(found) == GAMES[1:6] + GAMES[101:111]
+        assert [g.number for g in found] == list(range(11, 26))
+        learner.acknowledge(25, {1: 5, 2: 10})
+        assert worker.add(2, 11, GAMES[111:112], [1]).stored == 11
+        assert data(learner.read(25, 100)) == GAMES[111:112]
+        assert worker.join(1, "token 1", ABOUT).stored == (10 if late else 5)
+    finally:
+        learner.close()
+        if worker is not None:
+            worker.close()
+        server.kill()
+
+
 def test_the_run_is_told_as_plain_data(stores):
     stores[0]()
     assert stores[1]().about() == json.loads(json.dumps(ABOUT))
