@@ -2,6 +2,7 @@
 
 from . import (
     benches,
+    cluster,
     export_model,
     gauntlet,
     gnubg_player,
@@ -23,6 +24,7 @@ from .base import main
 
 __all__ = [
     "benches",
+    "cluster",
     "export_model",
     "gauntlet",
     "gnubg_player",

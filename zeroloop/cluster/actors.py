@@ -134,6 +134,7 @@ class Learner(_Actor):
 
     def run(self) -> dict[str, Any]:
         """Train until the budget is spent, or `stop()`; return `outcome`, or the sentence `failed`."""
+        from ..distributed.crew import _identity as identity_of
         from ..run import Run
         from ..train import train
 
@@ -144,6 +145,7 @@ class Learner(_Actor):
             game = make(config.game.name, **config.game.options)
             check_meaning(self._store.run(), meaning(game))
             run = Run.open(self._folder, config)
+            self._store.identify(identity_of(self._folder))
             try:
                 return {"outcome": tuple(train(run, self._report, self._stopped, self._store))}
             finally:

@@ -12,12 +12,15 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import ray
+from ray import _raylet
+from ray.exceptions import AuthenticationError, RayError
 
 from ..distributed.frames import split_address
-from ..errors import UnreachableError
+from ..errors import RefusedError, UnreachableError
 
 OBJECTS = 100 << 20
 """Bytes of the object store of a cluster made for one run: a model, and games on their way."""
@@ -50,6 +53,33 @@ def answers(address: str, timeout: float = 5.0) -> None:
         )
 
 
+def check_head(head: str) -> None:
+    """Refuse a head that has another zeroloop or Python; one that `ray start` made is not asked.
+
+    Raises:
+      UnreachableError: no Ray head answers there. RefusedError: see above, or it has another token.
+    """
+    answers(head)
+    raylet: Any = _raylet
+    try:
+        rows = raylet.GcsClient(address=head).get_all_node_info(timeout=10)
+    except (AuthenticationError, RayError, RuntimeError) as error:
+        if isinstance(error, AuthenticationError) or "oken" in str(error):
+            raise RefusedError(
+                f"the head at {head} does not take this machine's token: copy the head's ~/.ray/auth_token "
+                "to ~/.ray/auth_token here. It is the cluster's password."
+            ) from error
+        raise UnreachableError(f"the Ray head at {head} does not answer ({type(error).__name__}).") from error
+    heads = [dict(info.labels) for info in rows.values() if "head" in info.resources_total]
+    for labels in heads:
+        for name, own in common().items():
+            if labels.get(name, own) != own:
+                raise RefusedError(
+                    f"the head at {head} has {name} {labels[name]}, this machine {own}; install the same "
+                    "on both."
+                )
+
+
 @contextlib.contextmanager
 def connected(address: str, cpus: float) -> Iterator[None]:
     """Be a driver while the context lasts.
@@ -71,7 +101,7 @@ def connected(address: str, cpus: float) -> Iterator[None]:
             "_temp_dir": folder,
         }
     elif address != "auto":
-        answers(address)
+        check_head(address)
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)} if _main() else {}
     # Ray prints what happens to processes on standard output, which belongs to --json.
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
@@ -92,8 +122,7 @@ def _init(address: str, options: dict[str, Any]) -> None:
     try:
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        words = str(error).strip().splitlines()
-        told = words[0].rstrip(".") if words else type(error).__name__
+        told = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
         where = "this machine" if address in ("auto", "local") else address
         raise UnreachableError(
             f"no Ray cluster of {where} could be joined ({told}). Start one with 'zeroloop cluster "
@@ -106,6 +135,6 @@ def _main() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def python() -> str:
-    """Return the version of Python, which must be the same on all machines."""
-    return ".".join(str(n) for n in sys.version_info[:3])
+def common() -> dict[str, str]:
+    """Return what all machines of a cluster must have in common, as labels of a node."""
+    return {"zeroloop": version("zeroloop"), "python": ".".join(str(n) for n in sys.version_info[:3])}

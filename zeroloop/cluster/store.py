@@ -58,8 +58,13 @@ class Replay:
             return Answer(self._epoch, refused=str(error))
 
     def about(self) -> dict[str, Any] | None:
-        """Return what the run is; None while its inference actor has not said where it listens."""
-        return None if self._inference and not self._about["inference"] else self._about
+        """Return what the run is; None until learner and inference actor have said what is theirs to say."""
+        ready = "identity" in self._about and (self._about["inference"] or not self._inference)
+        return self._about if ready else None
+
+    def identify(self, identity: str) -> None:
+        """Hear from the learner what tells its run directory from all others."""
+        self._about["identity"] = identity
 
     def run(self) -> dict[str, Any]:
         """Return what the run is, before workers may join it too."""
@@ -125,6 +130,7 @@ class RayStore:
         self._epoch = ""
         self._base = self._highest = 0
         self._taken: dict[int, int] = {}
+        self._identity = ""
         self._published: tuple[str, list[Any], float] | None = None
         self._seen: Counter[str] = Counter()
         self._carried: Counter[str] = Counter()
@@ -145,6 +151,7 @@ class RayStore:
         found = self._ask(name, max(0, number - self._base), *args, epoch=self._epoch)
         if found.epoch == self._epoch:
             return found.value
+        self._ask("identify", self._identity)
         self._ask("resume", self._taken)
         if self._published is not None:
             self._ask("publish", *self._published)
@@ -157,7 +164,7 @@ class RayStore:
         """See `EpisodeStore`."""
         found: dict[str, Any] | None = self._ask("about").value
         if found is None:
-            raise UnreachableError("the inference actor does not answer yet.")
+            raise UnreachableError("the learner, or the inference actor, has not begun yet.")
         return found
 
     def join(self, worker: int, token: str, about: dict[str, Any], safe: int = 0) -> Standing:
@@ -241,6 +248,11 @@ class RayStore:
     def present(self) -> int:
         """Return how many workers have joined, have not left and are not silent."""
         return int(self._ask("present").value)
+
+    def identify(self, identity: str) -> None:
+        """Say what tells the run directory from all others."""
+        self._identity = identity
+        self._ask("identify", identity)
 
     def serves(self, address: str, model: str) -> None:
         """Say where the inference actor listens, and which model it has."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pathlib
 import time
 from collections.abc import Callable
-from importlib.metadata import version
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -18,14 +18,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as OnN
 
 from .. import configfile
 from ..config import Config
+from ..distributed.crew import about_run
 from ..distributed.frames import split_address
-from ..distributed.store import meaning
 from ..errors import ConfigError, RefusedError, StoreError, UnreachableError
 from ..games import make
 from ..train import Outcome
 from . import room
 from .actors import Inference, Learner, SelfPlay
-from .connection import connected, python
+from .connection import common, connected
 from .store import RayStore, Replay
 
 untyped: Any = ray  # for what Ray has not annotated
@@ -91,9 +91,11 @@ class _Crew:
         """Machines that are given no worker, by the number of their node."""
         here = str(ray.get_runtime_context().get_node_id())
         self._place, self._room = room.plan(self._fit(), config, here)
+        # Beside the learner, and there again: soft affinity to a node is not kept by actors without CPUs.
+        beside = {f"node:{self._place.address}": 0.001}
         self._replay = (
             ray.remote(Replay)
-            .options(num_cpus=0, max_restarts=-1, scheduling_strategy=OnNode(self._place.id, soft=True))
+            .options(num_cpus=0, resources=beside, max_restarts=-1)
             .remote(self._about(), config.collect.queue, config.collect.lost_seconds, config.ray.inference)
         )
         self._store = RayStore(self._replay, timeout=5.0)
@@ -111,11 +113,9 @@ class _Crew:
     def _about(self) -> dict[str, Any]:
         """Return what the run is, as a worker sees it."""
         config = self._config
-        plain = dict(self._plain)
         if config.ray.inference:
-            plain["inference"] = {**plain["inference"], "server": "learner"}
-        game = make(config.game.name, **config.game.options)
-        return {**meaning(game), "config": plain, "run": self._folder.name, "inference": ""}
+            config = replace(config, inference=replace(config.inference, server="learner"))
+        return about_run(self._folder.name, config, make(config.game.name, **config.game.options))
 
     def _say(self, text: str) -> None:
         self._report("say", {"text": text})
@@ -150,10 +150,11 @@ class _Crew:
             .remote(self._replay, str(self._folder), self._plain)
         )
         self._told, self._begun = 0, time.monotonic()
-        self._alive: Any = self._learner.where.remote()
-        self._trained: Any = self._learner.run.remote()
+        actor: Any = self._learner
+        self._alive: Any = actor.where.remote()
+        self._trained: Any = actor.run.remote()
         if self._stopping:
-            self._learner.stop.remote()
+            actor.stop.remote()
 
     def run(self, stop: Callable[[], bool]) -> Outcome:
         """See `train_on_ray`."""
@@ -248,7 +249,7 @@ class _Crew:
 
     def _differs(self, node: room.Node) -> bool:
         """Say whether a machine that `zeroloop cluster` started has another zeroloop or Python."""
-        for name, own in labels().items():
+        for name, own in common().items():
             if node.labels.get(name, own) != own:
                 self._say(
                     f"machine {node.host} has {name} {node.labels[name]}, the driver {own}: it is given no "
@@ -386,8 +387,3 @@ def _result(ref: Any) -> tuple[Any, str]:
     except RayActorError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return {}, lines[-1] if "creation task" in str(error) else "its process or machine died"
-
-
-def labels() -> dict[str, str]:
-    """Return what all machines of a cluster must have in common, as labels of a node."""
-    return {"zeroloop": version("zeroloop"), "python": python()}
