@@ -17,9 +17,10 @@ import pytest
 from tests.distributed.redis_server import RedisServer, free_port
 from tests.games.oracles import need, need_program
 from tests.material import TICTACTOE, played, small_config
+from zeroloop.bench import store as store_bench
 from zeroloop.config import RedisConfig
 from zeroloop.distributed.store import Weights, meaning
-from zeroloop.errors import RefusedError, StoreError, UnreachableError
+from zeroloop.errors import BackendError, RefusedError, StoreError, UnreachableError
 from zeroloop.replay import Replay
 
 need("redis")
@@ -534,7 +535,8 @@ def test_what_is_stored_is_safe_only_where_every_write_is_synced(tmp_path, setti
 def test_nothing_is_assumed_of_a_server_that_does_not_tell_how_it_syncs(tmp_path):
     server = RedisServer(tmp_path, appendonly="yes", appendfsync="always").start()
     try:
-        server.ask("ACL", "SETUSER", "bob", "on", ">pw", "~a:*", "+@all", "-config")
+        may = "+@read +@write +@scripting +@connection +info +time"  # as docs/redis.md says
+        server.ask("ACL", "SETUSER", "bob", "on", ">pw", "~a:*", *may.split())
         url = server.url.replace("//", "//bob:pw@")
         learner = RedisStore.open_run(RedisConfig(url=url, namespace="a"), ABOUT)
         learner.join(7, "token", ABOUT)
@@ -642,3 +644,19 @@ def test_numbers_given_twice_after_a_loss_hide_no_game_and_make_none_evictable(t
 def test_the_run_is_told_as_plain_data(stores):
     stores[0]()
     assert stores[1]().about() == json.loads(json.dumps(ABOUT))
+
+
+def test_the_benchmark_gives_every_figure(monkeypatch):
+    need_program("redis-server", "redis-server")
+    monkeypatch.setattr(store_bench, "WINDOW", 2000)
+    found = store_bench.bench_store(TICTACTOE, small_config(), 1, seconds=1, rounds=2)
+    assert found["written_positions_per_second"] > 100
+    assert 0 < found["batch_ms_median"] <= found["batch_ms_p95"]
+    assert found["following_batch_ms_p95"] > 0 and found["mirror_positions"] == 2000
+    assert found["selfplay_ratio"] > 0 and found["redis_games"] > 0 and found["redis_games_left"] == 0
+
+
+def test_the_benchmark_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(store_bench.shutil, "which", lambda name: None)
+    with pytest.raises(BackendError, match="apt install redis-server"):
+        store_bench.bench_store(TICTACTOE, small_config(), 1)
