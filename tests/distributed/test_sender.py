@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import threading
 import time
 
@@ -96,7 +97,8 @@ def test_an_outage_is_said_once_with_where_the_games_are_and_so_is_its_end(sendi
     away[0] = False
     eventually(lambda: one.stored == 3)
     assert one.said == [
-        f"the store does not answer: it is away. Finished games are kept in {one.spool.folder} until it does.",
+        f"the store does not answer: it is away. Finished games are kept in {one.spool.folder} until it "
+        "does.",
         "the store answers again; 3 finished games were kept meanwhile",
     ]
 
@@ -264,8 +266,6 @@ def test_two_who_are_the_same_worker_do_not_mix(sending, tmp_path):
     store = MemoryStore(ABOUT, 1000)
     first = Spool.make(tmp_path / "a")
     played(first, 1, 5)
-    import shutil
-
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     (copy,) = Spool.adopt(tmp_path / "b")
     both = [sending(store, first), sending(store, copy, row=None)]

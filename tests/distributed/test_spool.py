@@ -296,8 +296,8 @@ def test_a_full_disk_is_told_in_one_sentence_and_keeps_what_was_there(tmp_path, 
     log._file = Full(log._file, room)
     with pytest.raises(
         StoreError,
-        match=rf"^{spool.folder} cannot keep a finished game \(No space left on device\); free some space and "
-        r"start the worker again: the 2 games that wait there are sent first\.$",
+        match=rf"^{spool.folder} cannot keep a finished game \(No space left on device\); free some space "
+        r"and start the worker again: the 2 games that wait there are sent first\.$",
     ):
         spool.add(data(3), 3)
     assert held(spool) == [1, 2]
