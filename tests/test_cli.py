@@ -517,7 +517,7 @@ def test_learning_is_measured_on_the_threads_asked_for(threads, monkeypatch):
     class Noted(bench.learn.Learner):
         def __init__(self, network, config, *given):
             super().__init__(network, config, *given)
-            made.append((config.threads, len(self._replicas)))
+            made.append((config.threads, len(self._gradients.replicas)))
 
     def brief(*given, measure=bench.bench_learn):
         return measure(*given, seconds=0.1, rounds=1)

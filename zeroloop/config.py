@@ -261,7 +261,7 @@ class LearnConfig:
     root_value_weight: float = 0.5
     """Share of the search's root value in the value target; the rest is the game's outcome."""
     threads: int = 0
-    """Threads that each compute a part of the batch; 0: one per core."""
+    """Threads of each process that each compute a part of the batch; 0: the cores, shared out among them."""
     processes: int = 1
     """Processes that each compute a part of the batch, a GPU each, and add their gradients."""
 

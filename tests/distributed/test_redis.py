@@ -259,6 +259,19 @@ def test_a_game_longer_than_the_capacity_is_stored_alone(stores):
     assert data(learner.read(0, 100)) == GAMES[2:3]
 
 
+def test_an_acknowledgement_that_did_not_arrive_is_said_again(stores, server):
+    learner, worker = stores[0](episodes=5), joined(stores[1])
+    worker.add(7, 1, GAMES[1:6], [1] * 5)
+    assert len(learner.read(0, 10)) == 5
+    server.ask("CONFIG", "SET", "maxmemory", "100kb")
+    with pytest.raises(UnreachableError, match="its memory is full"):
+        learner.acknowledge(5, {7: 5})
+    server.ask("CONFIG", "SET", "maxmemory", "0")
+    assert worker.add(7, 6, GAMES[6:7], [1]) == (5, 0)
+    assert learner.read(5, 10) == []
+    assert worker.add(7, 6, GAMES[6:7], [1]) == (6, 5)
+
+
 # What it costs the server.
 
 

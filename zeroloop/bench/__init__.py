@@ -4,6 +4,7 @@ from .compilation import bench_compile
 from .inference import bench_inference
 from .learn import bench_learn
 from .match import bench_match
+from .ray_local import bench_ray
 from .rules import bench_rules
 from .search import bench_search
 from .selfplay import bench_selfplay
@@ -15,6 +16,7 @@ __all__ = [
     "bench_inference",
     "bench_learn",
     "bench_match",
+    "bench_ray",
     "bench_rules",
     "bench_search",
     "bench_selfplay",

@@ -72,3 +72,27 @@ def store(
     config = load_config(game, preset, (f"selfplay.threads={threads}", *sets), device)
     made = make(config.game.name, **config.game.options)
     print_answer(bench_store(made, config, threads, url), as_json)
+
+
+@bench.command("ray")
+@click.argument("game", default="connect4")
+@click.option("--workers", default=2, help="Self-play actors, and threads of the plain loop.")
+@click.option("--seconds", default=25.0, help="Of each run.")
+@click.option("--rounds", default=5, help="Runs of each kind, alternated.")
+@config_flags
+@json_flag
+def ray(
+    game: str,
+    workers: int,
+    seconds: float,
+    rounds: int,
+    sets: tuple[str, ...],
+    preset: str | None,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Positions/s through the whole loop, with actors of a local Ray against the plain loop."""
+    from ..bench import bench_ray
+
+    config = load_config(game, preset, ("selfplay.games=64", *sets), device)
+    print_answer(bench_ray(config, workers, seconds, rounds), as_json)

@@ -75,6 +75,7 @@ class Lanes:
       share: whose turn on the device it is, where a learner in this process uses the same one.
 
     Attributes:
+      newest: hash of the newest model; empty before the first.
       failure: what ended a lane by surprise; all are closed then.
     """
 
@@ -88,6 +89,7 @@ class Lanes:
         share: DeviceShare | None = None,
     ) -> None:
         self.game, self.choice, self.max_batch = game, choice, max_batch
+        self.newest = ""
         self.failure: BaseException | None = None
         self._deadline, self._share = deadline_ms / 1000, share
         self._cpu = choice.device == "cpu"
@@ -108,11 +110,6 @@ class Lanes:
         ]
         for thread in self._threads:
             thread.start()
-
-    @property
-    def newest(self) -> str:
-        """Hash of the newest model; empty before the first."""
-        return next(reversed(self._models), "")
 
     def publish(self, name: str, data: bytes, newest: bool = True) -> None:
         """Make a model the newest; the one before is answered for still, older ones no longer.
@@ -145,6 +142,7 @@ class Lanes:
                     self._models.popitem(last=False)
                 if last and not newest:
                     self._models.move_to_end(last)
+                self.newest = next(reversed(self._models))
 
     def _make(self, found: model.Model) -> list[NetworkEvaluator]:
         """Return an evaluator for each lane. A GPU records its graphs while nothing else runs on it."""

@@ -90,11 +90,11 @@ class RedisStore:
         self._server = self._life = ""  # lives of the server: the one connected to, the one last read from
         self._offset = self._handed = 0
         self._asks_synced = True
-        self.missed = 0
-        """Games that a follower never saw: they were evicted before it read them."""
+        self.missed = 0  # games that a follower never saw: they were evicted before it read them
         self._opening: list[Any] = []
         self._weights: tuple[Weights, float] | None = None
         self._taken: dict[int, int] = {}
+        self._owed: tuple[int, dict[int, int]] | None = None
 
     # Who is who.
 
@@ -210,6 +210,8 @@ class RedisStore:
         games that it keeps then come again under new numbers, and the learner passes over those that it
         has, by worker and sequence. A new process begins with `after=0`.
         """
+        if self._owed is not None:
+            self.acknowledge(*self._owed)
         with self._lock:
             offset, life = self._offset, self._life
         now, anew, first, start, *chunks = self._do("read", max(0, after - offset), most, life)
@@ -239,9 +241,12 @@ class RedisStore:
         """See `EpisodeStore`; a follower's makes no game safe."""
         with self._lock:
             place, life = max(0, number - self._offset), self._life
+            safe = {**(self._owed[1] if self._owed else {}), **safe}
+            self._owed = (number, safe)  # until it is known to have arrived: `read` says it again
         self._note(safe)
         pairs = [x for pair in safe.items() for x in pair] if self._own else []
         self._do("acknowledge", self._learner, int(self._own), life, place, *pairs)
+        self._owed = None
 
     def resume(self, safe: dict[int, int]) -> None:
         """Go on where a learner's disk ends: these games of these workers are not taken again."""
