@@ -170,14 +170,18 @@ def test_a_worker_that_reports_no_more_is_silent_and_adds_no_rate(folder, lock):
     same = worker(2, 30.0)
     written(
         folder,
-        (0, learner(30.0), [worker(1, 30.0), same]),
-        (10, learner(40.0), [worker(1, 40.0), {**same, "silent_seconds": 10.1}]),
+        (0, learner(30.0), [worker(1, 30.0), same, worker(3, 30.0)]),
+        (
+            10,
+            learner(40.0),
+            [worker(1, 40.0), {**same, "silent_seconds": 10.1}, worker(3, 34.0, silent_seconds=6.0)],
+        ),
     )
     found = summarise(folder)
-    assert (found["present"], found["silent"], found["gone"]) == (1, 1, 0)
+    assert (found["present"], found["silent"], found["gone"]) == (1, 2, 0)
     assert found["rates"]["simulations"] == pytest.approx(1000)
     assert found["workers"][1]["rates"]["simulations"] is None
-    assert "1 silent" in shown(found)
+    assert "2 silent" in shown(found)
 
 
 def test_workers_that_left_are_counted_as_gone(folder, lock):
