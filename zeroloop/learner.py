@@ -115,6 +115,11 @@ class Learner:
         shown = {h: loss * n / trained[h] for h, loss in losses.items() if trained[h] > 0}
         return {**shown, "learning_rate": rate}
 
+    def wait(self) -> None:
+        """Wait until the device has done what the last step gave it."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(self.config.ema, 1 - 1 / (self.steps / 4 + 1))

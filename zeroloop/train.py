@@ -8,7 +8,6 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -36,7 +35,7 @@ from .registry import Lineage, Registry
 from .registry import check as check_registry
 from .registry.evidence import record
 from .registry.stages import promote_passed
-from .replay import Limiter, Replay
+from .replay import Batch, Limiter, Replay
 from .replay.log import EpisodeLog
 from .run import Checkpoint, Run, is_paused, read_json
 from .selfplay.collector import LocalCollector
@@ -273,8 +272,7 @@ class _Loop:
                 break
             batch = self.replay.sample(c.learn.batch_size, self.learner.steps)
             try:
-                with self.crew.share.use(LEARNING) if self.crew and self.crew.share else nullcontext():
-                    found = self.learner.step(batch, progress)
+                found = self._step(batch, progress)
             except LearningError as error:
                 self._warn(self.health.failed(str(error)))
                 raise
@@ -291,6 +289,14 @@ class _Loop:
             return
         self.phase = "evaluate"
         self._write_metrics(losses, done, time.monotonic() - begun)
+
+    def _step(self, batch: Batch, progress: float) -> dict[str, float]:
+        if self.crew is None or self.crew.share is None:
+            return self.learner.step(batch, progress)
+        with self.crew.share.use(LEARNING):  # one GPU, and workers' leaves want it too
+            found = self.learner.step(batch, progress)
+            self.learner.wait()
+        return found
 
     def evaluate(self) -> None:
         """Measure the newest model where that is due, promote it where the evidence says so, checkpoint."""

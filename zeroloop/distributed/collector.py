@@ -64,6 +64,8 @@ class RemoteCollector:
         self.published: list[str] = []
         """Hashes of the models that workers were given, oldest first."""
         self._network: Network | None = None
+        self._unsent: tuple[Weights, float] | None = None
+        self._mute = False
         self._rows: dict[int, dict[str, Any]] = {}
         self._here: set[int] = set()
         self._counted: dict[str, int] = {}
@@ -160,6 +162,8 @@ class RemoteCollector:
             return
         self._tended = now
         self._tend()
+        if self._unsent is not None:
+            self._offer()
         try:
             found = self.store.workers()
             self._rows |= {row["worker"]: row for row in found}
@@ -207,15 +211,24 @@ class RemoteCollector:
         self._network = network
         if self.published and self.published[-1] == name:
             return
-        data = model.encode(network, self.game)
+        self._unsent = Weights(name, model.encode(network, self.game)), progress or 0.0
+        self._offer()
+
+    def _offer(self) -> None:
+        """Give workers the model that they have not got yet, or say once why that has to wait."""
+        assert self._unsent is not None
+        weights, progress = self._unsent
         try:
             if self._give is not None:
-                self._give(name, data)
-            self.store.publish(Weights(name, data), progress or 0.0)
+                self._give(weights.hash, weights.data)
+            self.store.publish(weights, progress)
         except UnreachableError as error:
-            self._say(f"{error} Workers play on with the last model.")
+            if not self._mute:
+                self._say(f"{error} Workers play on with the last model until it answers.")
+            self._mute = True
             return
-        self.published.append(name)
+        self._unsent, self._mute = None, False
+        self.published.append(weights.hash)
 
     def backend(self) -> Any:
         """Return the newest network compiled for inference."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 import secrets
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from .. import configfile
 from ..config import Config
 from ..episode import Episode
+from ..errors import BackendError, StoreError
 from ..evaluator.choice import Choice
 from ..files import write_file
 from ..games.game import Game
@@ -97,11 +97,23 @@ class Crew:
         return server
 
     def _inference_address(self, config: Config) -> str:
-        """Return where workers find the server in this process; on all addresses: under this host's name."""
+        """Return where workers find the server in this process; `:PORT` is at the address of the store.
+
+        Raises:
+          StoreError: it listens at every address, and workers know this machine by none.
+        """
         if self.inference is None:
             return ""
         host, _, port = self.inference.address.rpartition(":")
-        return f"{socket.getfqdn()}:{port}" if host in ("0.0.0.0", "::") else self.inference.address
+        if host not in ("0.0.0.0", "::"):
+            return self.inference.address
+        if config.collect.store != "memory":
+            raise StoreError(
+                f"inference.bind is {config.inference.bind}, but workers that come by collect.store="
+                f"{config.collect.store} do not know this machine; give its own address, such as "
+                "192.168.1.100:6391."
+            )
+        return f":{port}"
 
     def _give(self, name: str, data: bytes) -> None:
         """Give the inference server a model, before any worker asks for it."""
@@ -116,6 +128,11 @@ class Crew:
             self.producers = Producers(self._workers, self._address, self._root, self._say, self._extra)
 
     def _tend(self) -> None:
+        if self.inference is not None and self.inference.lanes.failure is not None:
+            raise BackendError(
+                f"the inference server in this process has failed: {self.inference.lanes.failure!r}. Start "
+                "the same command again: it goes on from the last checkpoint."
+            ) from self.inference.lanes.failure
         if self.producers is not None:
             self.producers.check()
         if is_paused(self._folder) != self._paused:

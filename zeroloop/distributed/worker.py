@@ -29,7 +29,7 @@ from ..selfplay.collector import LocalCollector
 from .frames import split_address
 from .gauges import Gauges
 from .lanes import StaleModelError
-from .leaves import RemoteEvaluator
+from .leaves import RemoteEvaluator, publish
 from .sender import Sender
 from .spool import Spool
 from .store import PROTOCOL, EpisodeStore, check_meaning, meaning
@@ -100,6 +100,8 @@ class Worker:
         self._server = self.config.inference.server
         if self._server == "learner":
             self._server = about["inference"]
+            if self._server.startswith(":"):  # it listens at every address of the store's machine
+                self._server = split_address(getattr(store, "address", ""))[0] + self._server
         device = (
             self.config.run.device if self.config.collect.device == "auto" else self.config.collect.device
         )
@@ -114,7 +116,7 @@ class Worker:
         for spool in adopted:
             told(f"{spool.waiting} finished games of worker {spool.number}, which is gone, are sent first")
         self.games = 0
-        self._model = ""
+        self._model, self._data = "", b""
         self._network: Any = None
         self._failed = False
         self.wait_seconds = 0.0
@@ -181,18 +183,23 @@ class Worker:
                 try:
                     self.collector.collect(self._halt)
                 except StaleModelError:
-                    self._wait_for_another(self._model)
+                    self._stale()
         finally:
             self.collector.close()
             self._close()
 
-    def _wait_for_another(self, stale: str) -> None:
-        """Wait until the store names another model than one that the inference server no longer has."""
-        while not self._stop() and (orders := self._sender.orders) is not None:
-            self._check()
-            if orders.stopped or orders.model != stale:
-                return
-            time.sleep(0.05)
+    def _stale(self) -> None:
+        """Go on after the inference server has said that it no longer has, or never had, our model.
+
+        Where the store knows none newer, a server that has begun anew is given ours.
+        """
+        orders = self._sender.orders
+        if orders is None or orders.model != self._model:
+            return  # the newer one is loaded next
+        try:
+            publish(self._server, self.game, self._model, self._data, newest=False)
+        except UnreachableError:
+            time.sleep(0.2)
 
     def _check(self) -> None:
         alive = self._sender.alive
@@ -232,7 +239,7 @@ class Worker:
             )
         network = self._network.network if self._network is not None else None
         self.collector.publish(network, found.hash, progress=progress)
-        self._model = found.hash
+        self._model, self._data = found.hash, found.data
 
     def _connect(self, name: str) -> Any:
         size = self.config.selfplay.games

@@ -162,12 +162,14 @@ class LocalCollector:
     def _drive(self, numbers: range, stop: Callable[[], bool]) -> bool:
         """Turn this thread's groups in rotation: while one waits for the device, another searches."""
         live, begun = list(numbers), time.perf_counter()
-        while live:
-            halt = stop()
-            # A quota of 0 makes a turn take in its answer and submit nothing.
-            live = [i for i in live if self.groups[i].turn(0 if halt else self.quotas[i])]
-        with self._lock:
-            self.drive_seconds += time.perf_counter() - begun
+        try:
+            while live:
+                halt = stop()
+                # A quota of 0 makes a turn take in its answer and submit nothing.
+                live = [i for i in live if self.groups[i].turn(0 if halt else self.quotas[i])]
+        finally:
+            with self._lock:
+                self.drive_seconds += time.perf_counter() - begun
         return all(self.groups[i].moves >= self.quotas[i] for i in numbers)
 
     def seconds(self) -> dict[str, float]:
