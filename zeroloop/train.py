@@ -598,6 +598,8 @@ class _Loop:
             playing = time.monotonic() - self.before[0] if phase == "play" else 0.0
             row["play_seconds"] = self.totals["play_seconds"] + playing
             row |= {k: v + self.totals[k] for k, v in self.collector.counters().items()}
+            row |= {f"{k}_seconds": v for k, v in self.collector.seconds().items()}
+            row["threads"] = self.collector.threads
             self.outside.show(row, [], None, None, None)
             return
         crew, there = self.crew, self.collector

@@ -39,7 +39,7 @@ def worker(
     if address.startswith(("redis://", "rediss://")):
         from ..distributed.redis import RedisStore
 
-        store = RedisStore.connect(address, namespace, ca)
+        store = RedisStore(address, namespace, ca=ca)
     else:
         from ..distributed.served import StoreClient
 

@@ -82,8 +82,8 @@ class LocalCollector:
         """Moves that each group is to have made at the end of the phase."""
         self.evaluators: list[CountedEvaluator] = []
         self._rows_before = 0
-        self.drive_seconds = 0.0
-        """Seconds that threads have spent in `collect`, added up."""
+        self.drive_seconds = [0.0] * self.threads
+        """Seconds that each thread has spent in `collect`."""
         self._pool = ThreadPoolExecutor(self.threads)
 
     def _receiver(self, group: int) -> Callable[[Episode], None]:
@@ -161,22 +161,21 @@ class LocalCollector:
 
     def _drive(self, numbers: range, stop: Callable[[], bool]) -> bool:
         """Turn this thread's groups in rotation: while one waits for the device, another searches."""
-        live, begun = list(numbers), time.perf_counter()
-        try:
-            while live:
-                halt = stop()
-                # A quota of 0 makes a turn take in its answer and submit nothing.
-                live = [i for i in live if self.groups[i].turn(0 if halt else self.quotas[i])]
-        finally:
-            with self._lock:
-                self.drive_seconds += time.perf_counter() - begun
+        live, thread, last = list(numbers), numbers.start // self._per_thread, time.perf_counter()
+        while live:
+            halt = stop()
+            # A quota of 0 makes a turn take in its answer and submit nothing.
+            live = [i for i in live if self.groups[i].turn(0 if halt else self.quotas[i])]
+            last, begun = time.perf_counter(), last
+            self.drive_seconds[thread] += last - begun
         return all(self.groups[i].moves >= self.quotas[i] for i in numbers)
 
     def seconds(self) -> dict[str, float]:
         """Return thread seconds by phase since the collector was made: search, inference, transfer."""
         asked = sum(g.inference_seconds for g in self.groups)
         sent = sum(g.transfer_seconds for g in self.groups)
-        return {"search": self.drive_seconds - asked - sent, "inference": asked, "transfer": sent}
+        search = max(0.0, sum(self.drive_seconds) - asked - sent)  # a turn that runs counts at its end
+        return {"search": search, "inference": asked, "transfer": sent}
 
     def counters(self) -> dict[str, int]:
         """Totals of all groups since `clear_counters`: simulations, evaluations, cache hits, moves so far."""
