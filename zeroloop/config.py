@@ -472,10 +472,11 @@ class RedisConfig:
     def __post_init__(self) -> None:
         for name in ("positions", "episodes"):
             _at_least(f"redis.{name}", getattr(self, name), 1)
-        if "@" in self.url:
+        user = self.url.partition("//")[2].rpartition("@")[0]
+        if ":" in user:
             raise ConfigError(
-                "redis.url names a user or password, which would be stored with the run; give redis://HOST:PORT/0 "
-                "and put the password into the environment as REDIS_PASSWORD."
+                "redis.url holds a password, which would be stored with the run; leave it out there and put it "
+                "into the environment as REDIS_PASSWORD."
             )
 
 
