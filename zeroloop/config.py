@@ -475,7 +475,7 @@ class RedisConfig:
         user = self.url.partition("//")[2].rpartition("@")[0]
         if ":" in user:
             raise ConfigError(
-                "redis.url holds a password, which would be stored with the run; leave it out there and put it "
+                "redis.url holds a password, which would be stored with the run; leave it out and put it "
                 "into the environment as REDIS_PASSWORD."
             )
 
