@@ -114,7 +114,7 @@ def test_back_off_doubles_up_to_a_bound_and_ends_with_the_outage(sending, monkey
                 raise UnreachableError("it is away.")
             return MemoryStore(ABOUT, 9).join(*given)
 
-    one = sending(Away(), row=None)
+    one = sending(Away())
     eventually(lambda: len(asked) > 12)
     gaps = [b - a for a, b in zip(asked, asked[1:], strict=False)]
     assert gaps[0] < 0.03 and all(gap > 0.06 for gap in gaps[7:])
@@ -307,3 +307,18 @@ def test_after_finishing_in_vain_nothing_more_is_sent(sending):
     taken(store)
     time.sleep(0.05)
     assert one.spool.waiting == 3 and store.counters()["games"] == 1
+
+
+def test_the_spool_of_a_dead_worker_is_removed_as_soon_as_it_is_safe(sending, tmp_path):
+    store = MemoryStore(ABOUT, 1000)
+    dead = Spool.make(tmp_path)
+    played(dead, 1, 5)
+    dead.close()
+    (spool,) = Spool.adopt(tmp_path)
+    one = sending(store, spool, row=None)
+    eventually(lambda: one.stored == 5)
+    assert spool.folder.exists()
+    taken(store)
+    eventually(lambda: not one.alive)
+    assert not spool.folder.exists() and one.finish(1)
+    spool.remove()

@@ -28,7 +28,8 @@ class Sender:
 
     Args:
       about: a value for each of `store.MEANING`.
-      row: gives the worker's figures for a report; None for the spool of a worker that is gone.
+      row: gives the worker's figures for a report; None for the spool of a worker that is gone, which is
+        removed once all of it is safe.
       say: takes a sentence for a person.
       check: called before every joining; raises RefusedError where the store is no longer the worker's run.
 
@@ -79,11 +80,15 @@ class Sender:
         try:
             while not self._done():
                 self._turn()
+            if self._row is None and self.spool.waiting == 0:
+                self.spool.remove()
         except StoreError as error:
             self.error = error
 
     def _done(self) -> bool:
-        return self._left or self._ending and (self.spool.waiting == 0 or self._failures >= TRIES)
+        if self.spool.waiting == 0 and (self._ending or self._row is None):
+            return True
+        return self._left or self._ending and self._failures >= TRIES
 
     def _turn(self) -> None:
         """Make one round of questions, and wait before the next where there was nothing to do."""

@@ -43,6 +43,7 @@ class Spool:
         self._waiting: deque[tuple[int, int, bytes]] = deque()
         self._parts: list[tuple[int, EpisodeLog]] = []
         self.safe = self.last = 0
+        self._removed = False
         self.torn = 0
         """Bytes of a torn game that were cut: the worker died while it wrote it, before it was finished."""
         for path in sorted(folder.glob("*.log")):
@@ -167,7 +168,10 @@ class Spool:
                 log.path.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Delete the folder, all of whose games are safe; nobody adopts it meanwhile."""
+        """Delete the folder, all of whose games are safe; nobody adopts it meanwhile. Once is enough."""
+        if self._removed:
+            return
+        self._removed = True
         gone = self.folder.with_name(f".{self.folder.name}.done")
         self.folder.rename(gone)
         self._close_parts()
