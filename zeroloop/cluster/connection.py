@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -17,6 +18,7 @@ from typing import Any
 
 import ray
 from ray import _raylet
+from ray._private import worker as _worker
 from ray.exceptions import AuthenticationError, RayError
 
 from ..distributed.frames import split_address
@@ -24,6 +26,8 @@ from ..errors import RefusedError, UnreachableError
 
 OBJECTS = 100 << 20
 """Bytes of the object store of a cluster made for one run: a model, and games on their way."""
+ENDING = 20.0
+"""Seconds that the processes of a local cluster have to end."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
 
 
@@ -111,11 +115,20 @@ def connected(address: str, cpus: float) -> Iterator[None]:
                 signal.signal(number, action)
             yield
         finally:
+            own = _processes() if folder else []
             ray.shutdown()
+            for process in own:  # Ray asks them to end and does not look back
+                process.wait(ENDING)
             for number, action in before.items():
                 signal.signal(number, action)
             if folder:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _processes() -> list[subprocess.Popen[bytes]]:
+    """Return the processes of the cluster that this driver has made."""
+    node = _worker._global_node
+    return [info.process for infos in node.all_processes.values() for info in infos] if node else []
 
 
 def _init(address: str, options: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ it must know. The games that it held are in the workers' spools.
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -65,6 +66,10 @@ class Replay:
     def identify(self, identity: str) -> None:
         """Hear from the learner what tells its run directory from all others."""
         self._about["identity"] = identity
+
+    def pid(self) -> int:
+        """Return the number of its process."""
+        return os.getpid()
 
     def run(self) -> dict[str, Any]:
         """Return what the run is, before workers may join it too."""
@@ -142,6 +147,7 @@ class RayStore:
             raise  # a fault of the program, which no second try mends
         except RayError as error:
             raise UnreachableError(f"the replay actor does not answer ({type(error).__name__}).") from error
+        self._epoch = self._epoch or found.epoch
         if found.refused:
             raise RefusedError(found.refused)
         return found
@@ -151,7 +157,8 @@ class RayStore:
         found = self._ask(name, max(0, number - self._base), *args, epoch=self._epoch)
         if found.epoch == self._epoch:
             return found.value
-        self._ask("identify", self._identity)
+        if self._identity:
+            self._ask("identify", self._identity)
         self._ask("resume", self._taken)
         if self._published is not None:
             self._ask("publish", *self._published)
@@ -186,7 +193,7 @@ class RayStore:
         found = self._numbered("read", after, most)
         out = [Stored(s.number + self._base, s.worker, s.sequence, s.data) for s in found or []]
         if out:
-            self._highest = out[-1].number
+            self._highest = max(self._highest, out[-1].number)
         return out
 
     def acknowledge(self, number: int, safe: dict[int, int]) -> None:

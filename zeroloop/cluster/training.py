@@ -373,7 +373,7 @@ class _Crew:
         left = sum(int(row.get("waiting", 0)) for row in rows)
         if left:
             root = self._config.collect.spool or self._folder / "spool"
-            self._say(f"{left} finished games are kept in {root}; the same command takes them")
+            self._say(f"{left} finished games are kept in {root}; the next session takes them first")
         for actor in [w.actor for w in self._workers]:
             ray.kill(actor)
 
