@@ -10,6 +10,7 @@ from .search import bench_search
 from .selfplay import bench_selfplay
 from .server import bench_server
 from .store import bench_store
+from .workers import bench_workers
 
 __all__ = [
     "bench_compile",
@@ -22,4 +23,5 @@ __all__ = [
     "bench_selfplay",
     "bench_server",
     "bench_store",
+    "bench_workers",
 ]

@@ -48,6 +48,7 @@ _bench("server", "Self-play through an inference server against self-play in one
 _bench("rules", "Nanoseconds of each rule function.", 1)
 _bench("match", "A match of two networks against self-play.", 2)
 _bench("learn", "Positions/s of learning steps.", 2)
+_bench("workers", "Worker processes against one, next to raw inference in as many processes.", 2)
 
 
 @bench.command("store")
