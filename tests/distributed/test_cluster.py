@@ -97,6 +97,28 @@ def test_an_acknowledgement_that_a_dead_actor_missed_deletes_nothing_of_the_next
         assert [(g.worker, g.data) for g in learner.read(read[-1].number, 10)] == [(6, b"another's")]
 
 
+def test_a_new_actor_hears_from_the_learner_what_it_need_not_take_again(make):
+    with make(10) as (learner, connect):
+        worker = connect()
+        worker.join(5, "t", ABOUT)
+        worker.add(5, 1, [b"one", b"two"], [1, 1])
+        learner.acknowledge(learner.read(0, 10)[-1].number, {5: 2})
+        end(learner._actor)
+        learner.read(2, 10)
+        assert worker.join(5, "t", ABOUT, safe=0) == (2, 2), "the worker missed the acknowledgement"
+
+
+def test_a_worker_that_has_left_is_not_waited_for(make):
+    with make(10) as (learner, connect):
+        first, second = connect(), connect()
+        first.join(5, "t", ABOUT)
+        second.join(6, "t", ABOUT)
+        assert learner.present() == 2
+        first.close()
+        eventually(lambda: learner.present() == 1)
+        assert [row["worker"] for row in learner.workers()] == [6]
+
+
 def test_counters_go_on_growing_over_an_actor_that_died(make):
     with make(10) as (learner, connect):
         worker = connect()
