@@ -140,6 +140,12 @@ class RayStore:
         self._seen: Counter[str] = Counter()
         self._carried: Counter[str] = Counter()
 
+    @property
+    def address(self) -> str:
+        """HOST:PORT of the cluster's head: the way on which others reach this machine."""
+        context: Any = ray.get_runtime_context()
+        return str(context.gcs_address)
+
     def _ask(self, name: str, *args: Any, epoch: str = "") -> Answer:
         try:
             found: Answer = ray.get(self._actor.call.remote(name, args, epoch), timeout=self._timeout)
