@@ -70,11 +70,11 @@ def is_mine(pid: int, run: pathlib.Path) -> bool:
     return b"worker" in words and str(run / "spool").encode() in words
 
 
-def kill(folder: pathlib.Path, pid: int, game: object) -> Death:
-    """Kill this worker and read what it had finished, before another one adopts its spool."""
+def kill(pid: int, run: pathlib.Path, game: object) -> list[Death]:
+    """Kill this worker and read the spools that it held, adopted ones too, before others adopt them."""
     os.kill(pid, signal.SIGKILL)
     time.sleep(0.05)
-    return autopsy(folder, game)
+    return [autopsy(folder, game) for folder, holder in living(run).items() if holder == pid]
 
 
 def autopsy(folder: pathlib.Path, game: object) -> Death:
@@ -152,27 +152,27 @@ def main() -> None:
     words = command(run, given.game, given.workers, given.sets)
     quiet = None if not given.json else subprocess.DEVNULL
     learner = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=quiet)
-    deaths: list[Death] = []
+    deaths: dict[int, Death] = {}
+    kills = 0
     try:
         until(lambda: (run / "episodes.log").exists() and living(run), 300, "the first game", learner)
         began, before = time.monotonic(), steps(run)
         while (left := began + 60 * given.minutes - time.monotonic()) > 0:
             time.sleep(min(given.every * rng.uniform(0.8, 1.2), left))
-            mine = [(folder, pid) for folder, pid in living(run).items() if is_mine(pid, run)]
+            mine = {pid for pid in living(run).values() if is_mine(pid, run)}
             if mine:
-                deaths.append(kill(*rng.choice(sorted(mine)), game))
-        seconds, kills, after = time.monotonic() - began, len(deaths), steps(run)
+                deaths |= {d.worker: d for d in kill(rng.choice(sorted(mine)), run, game)}
+                kills += 1
+        seconds, after = time.monotonic() - began, steps(run)
         learner.kill()  # its workers see their standard input end; they are killed before they have sent
-        for folder, pid in living(run).items():
-            if is_mine(pid, run):
-                deaths.append(kill(folder, pid, game))
+        for pid in {pid for pid in living(run).values() if is_mine(pid, run)}:
+            deaths |= {d.worker: d for d in kill(pid, run, game)}
     finally:
         learner.kill()
         learner.wait()
     begun_again = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=quiet)
-    dead = [d.worker for d in deaths]
     try:
-        gone = lambda: not any(p.name in map(str, dead) for p in run.glob("spool/*/[0-9]*"))  # noqa: E731
+        gone = lambda: not any(int(p.name) in deaths for p in run.glob("spool/*/[0-9]*"))  # noqa: E731
         until(gone, 300, "sending the games of the dead", begun_again)
         begun_again.send_signal(signal.SIGINT)
         begun_again.wait(120)
@@ -183,7 +183,7 @@ def main() -> None:
         "kills": kills,
         "seconds": round(seconds, 1),
         "steps_meanwhile": after - before,
-        **account(run, deaths, game),
+        **account(run, list(deaths.values()), game),
         "left_in_spools": len(list(run.glob("spool/*/[0-9]*"))),
         "exit_code": begun_again.returncode,
     }

@@ -11,7 +11,7 @@ import pytest
 from tests.distributed.stores import ABOUT, Faulty
 from tests.material import CONNECT4, TICTACTOE, played, small_config
 from zeroloop.distributed.collector import RemoteCollector, phase_shares
-from zeroloop.distributed.store import MemoryStore
+from zeroloop.distributed.store import MemoryStore, Stored
 from zeroloop.distributed.worker import GROUPS, STRIDE, worker_of
 from zeroloop.episode import Episode
 from zeroloop.errors import UnreachableError
@@ -139,6 +139,30 @@ def test_an_outage_is_said_once_and_so_is_its_end():
     send(store, 5, 1)
     assert one.collector.drain() == 1
     assert len(one.said) == 2 and "the store answers again" in one.said[1]
+
+
+def test_a_game_that_a_store_hands_out_twice_is_kept_once():
+    data = [episode(5, s).to_bytes() for s in (1, 2)]
+    twice = [Stored(1, 5, 1, data[0]), Stored(2, 5, 2, data[1]), Stored(3, 5, 1, data[0])]
+    twice.append(Stored(4, 5, 2, data[1]))
+
+    class Twice(MemoryStore):
+        def read(self, after, most):
+            return [game for game in twice if game.number > after][:1]
+
+    one = Learner(Twice(ABOUT, 9))
+    while one.collector.drain():
+        pass
+    assert one.keys == keys(5, 1, 2)
+
+
+def test_a_refused_game_behind_the_checkpoint_makes_no_later_one_come_twice():
+    """Of games 1 to 4 the third was refused and is not in the log: counting what is there is not enough."""
+    one = Learner(MemoryStore(ABOUT, 99), [episode(5, 1), episode(5, 2), episode(5, 4)])
+    one.collector.restore([], {"taken": {"5": 2}}, set(keys(5, 4)))
+    send(one.collector.store, 5, 4, 5)
+    one.collector.drain()
+    assert one.keys == keys(5, 1, 2, 4, 5)
 
 
 class Killed(BaseException):

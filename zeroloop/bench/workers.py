@@ -253,6 +253,7 @@ def _threads(connection: Connection, plain: dict[str, Any], data: bytes) -> None
     game = make(config.game.name, **config.game.options)
     choice = choose(config.run.device, config.run.backend, config.run.precision)
     finished: list[int] = []
+    deadline = [0.0]
     collector = LocalCollector(game, config, choice, lambda episode: finished.append(len(episode.to_bytes())))
     collector.publish(model.decode(data, pathlib.Path("bench"), game).network, "bench")
     with contextlib.suppress(EOFError):
@@ -261,7 +262,8 @@ def _threads(connection: Connection, plain: dict[str, Any], data: bytes) -> None
             collector.clear_counters()
             before, begun = collector.counters()["moves"], time.perf_counter()
             collector.begin(1 << 60)
-            collector.collect(lambda end=begun + seconds: time.perf_counter() > end)
+            deadline[0] = begun + seconds
+            collector.collect(lambda: time.perf_counter() > deadline[0])
             span, counted = time.perf_counter() - begun, collector.counters()
             counted["moves"] -= before
             connection.send({k: counted[k] / span for k in FIGURES[:3]})
