@@ -20,6 +20,8 @@ from ..games import make
 from .store import RayStore
 
 untyped: Any = ray  # for what Ray has not annotated
+STARTING = 60.0
+"""Seconds that the learner has to open its run."""
 ENDING = 15.0
 """Seconds that workers have at the end to send what they have finished."""
 
@@ -51,6 +53,7 @@ class SelfPlay(_Actor):
         """Play until the run is over; return why it ended early: `unfit` (this machine) or `failed`."""
         from ..distributed.worker import Worker
 
+        self._wait()
         try:
             worker = Worker(self._store, self._root, stop=self._stop.is_set, say=self._say)
         except UnreachableError as error:
@@ -62,6 +65,14 @@ class SelfPlay(_Actor):
         except ZeroloopError as error:
             return {"failed": str(error)}
         return {}
+
+    def _wait(self) -> None:
+        """Wait quietly for the learner, which starts beside us; what else is wrong a worker says."""
+        end = time.monotonic() + STARTING
+        while time.monotonic() < end and not self._stop.wait(0.2):
+            with contextlib.suppress(UnreachableError):
+                self._store.about()
+                return
 
     def _say(self, text: str) -> None:
         self._store.say(f"worker on {socket.gethostname()}: {text}")

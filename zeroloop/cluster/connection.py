@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pathlib
 import shutil
 import signal
 import socket
@@ -94,7 +95,7 @@ def connected(address: str, cpus: float) -> Iterator[None]:
     Raises:
       UnreachableError: there is no such cluster, or this machine is not in it.
     """
-    folder = tempfile.mkdtemp(prefix="zeroloop-ray-") if address == "local" else ""
+    folder = _folder() if address == "local" else ""
     options: dict[str, Any] = {"address": address}
     if folder:
         options |= {
@@ -123,6 +124,19 @@ def connected(address: str, cpus: float) -> Iterator[None]:
                 signal.signal(number, action)
             if folder:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder() -> str:
+    """Make the folder of a local cluster; those of drivers that were killed go."""
+    root = pathlib.Path(tempfile.gettempdir())
+    for path in root.glob("zeroloop-ray-*-*"):
+        try:
+            os.kill(int(path.name.split("-")[2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(path, ignore_errors=True)
+        except (PermissionError, ValueError):
+            continue  # another user's, or none of ours
+    return tempfile.mkdtemp(prefix=f"zeroloop-ray-{os.getpid()}-")
 
 
 def _processes() -> list[subprocess.Popen[bytes]]:
