@@ -10,13 +10,13 @@ import threading
 
 import click
 
-from .base import NATURAL, main, tell
+from .base import main, tell
 
 
 @main.command()
 @click.argument("address")
 @click.option("--run", "namespace", default="", help="Name of the run in Redis.")
-@click.option("--workers", type=NATURAL, default=1, help="Worker processes.")
+@click.option("--workers", type=click.IntRange(1), default=1, help="Worker processes.")
 @click.option(
     "--spool",
     type=click.Path(path_type=pathlib.Path),
@@ -31,7 +31,8 @@ def worker(
 ) -> None:
     """Play for a run: ADDRESS is HOST:PORT of its learner, or redis://HOST:PORT/0."""
     if workers != 1:
-        sys.exit(_many(workers))
+        words = [address, "--run", namespace, "--spool", str(spool), "--ca", ca, "--gauges", gauges]
+        sys.exit(_many(workers, words))
     from ..distributed.store import EpisodeStore
     from ..distributed.worker import Worker
 
@@ -44,13 +45,21 @@ def worker(
         from ..distributed.served import StoreClient
 
         store = StoreClient(address)
-    stop = threading.Event()
+    stop, interrupted = threading.Event(), threading.Event()
+
+    def press(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # again: end at once; what is finished is in the spool
+        interrupted.set()
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, press)
     if held:  # by the process that started this one: when it goes, so does its end of our standard input
         threading.Thread(target=_end_with_input, args=(stop,), daemon=True).start()
     one = Worker(store, spool, stop=stop.is_set, say=lambda text: tell(f"worker: {text}"), endpoint=gauges)
     one.run()
+    if interrupted.is_set():
+        sys.exit(130)
 
 
 def _end_with_input(stop: threading.Event) -> None:
@@ -58,12 +67,9 @@ def _end_with_input(stop: threading.Event) -> None:
     stop.set()
 
 
-def _many(workers: int) -> int:
+def _many(workers: int, words: list[str]) -> int:
     """Run so many processes of this command, one worker each; return the first exit code that is not 0."""
-    arguments = [a for a in sys.argv[1:]]
-    at = arguments.index("--workers")
-    del arguments[at : at + 2]
-    command = [sys.executable, "-m", "zeroloop", *arguments]
+    command = [sys.executable, "-m", "zeroloop", "worker", *words]
     processes = [subprocess.Popen(command) for _ in range(workers)]
     signal.signal(signal.SIGINT, lambda *_: None)  # the terminal sends it to the processes too
 
