@@ -293,13 +293,15 @@ def test_changed_configuration_is_refused_by_its_key(opened, changes, told):
         opened(small_config(**changes))
 
 
-def test_budget_and_checkpoints_may_change_and_are_kept(opened):
+def test_budget_and_checkpoints_may_change_and_are_kept_once_the_run_goes_on(opened):
     opened().close()
     config = replace(
         small_config(run={"keep_checkpoints": 5, "checkpoint_iterations": 1}),
         budget=BudgetConfig(positions=5, minutes=3.0),
     )
     run = opened(config)
+    assert stored_config(run.folder) == small_config()  # it may still turn out that it cannot go on so
+    run.keep_config()
     assert stored_config(run.folder) == config
 
 

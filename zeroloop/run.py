@@ -163,7 +163,10 @@ class Run:
                 f"{self.folder} was started with {key}={old}, not {new}; "
                 "go on with its own configuration, or start a new run with another --run."
             )
-        if configfile.diff(stored, self.config):
+
+    def keep_config(self) -> None:
+        """Write the configuration with which the run goes on, once it is known that it can."""
+        if configfile.diff(stored_config(self.folder), self.config):
             write_file(self.folder / "config.yaml", configfile.dump(self.config).encode())
 
     def _check_versions(self, stored: dict[str, str]) -> None:

@@ -60,6 +60,10 @@ WAIT = 5.0
 """Seconds between two questions whether to stop, while another process holds the registry."""
 
 
+SPAN = 5.0
+"""Seconds at least over which rates of workers are taken."""
+
+
 class Outcome(NamedTuple):
     """How a session of training ended."""
 
@@ -156,24 +160,29 @@ class _Loop:
         self.elo: float | None = None
         self.past: list[str] = []
         """Hashes of the models saved so far, oldest first."""
-        self.play_seconds = 0.0
+        self.play_seconds, self.overflows = 0.0, 0
         self.published_steps = -1
         self.gate_games = 0
         self._status_lock = threading.Lock()
         self.totals: dict[str, float] = defaultdict(float)
         """What this process has played and how long each phase took, up to the current phase."""
-        self.before = (0.0, 0, 0, 0)
+        self.marks: deque[tuple[float, int, int, dict[str, int]]] = deque()
+        """(monotonic seconds, positions, games, counters) since which rates are taken, and later."""
+        self._noted: dict[str, int] = {}
+        self._opened = False
         self._started = time.monotonic()
         try:
             self._resume()
         except BaseException:
             self.close()
             raise
+        run.keep_config()
         if self.crew is not None:
             self.crew.start()
         owed = self.limiter.owed(self.replay.total, self.learner.steps)
         if self.finished() and (owed or self.learner.steps > self.measured_steps):
             self.phase = "learn"  # the games that spent the budget were kept, but nothing learnt from them
+        self._opened = True
 
     # The clock and the budget.
 
@@ -213,11 +222,10 @@ class _Loop:
             counted = self.collector.counters()
             for name in counted.keys() - {"moves"}:
                 self.totals[name] += counted[name]
-        begun = time.monotonic()
-        if self.crew is None or begun - self.before[0] > 5.0:  # workers report twice a second only
             self.collector.clear_counters()
-            moves = self.collector.counters()["moves"]
-            self.before = (begun, self.replay.total, moves, self.replay.games)
+            self._noted = {}
+        begun = time.monotonic()
+        self._mark(begun)
         self.report("phase", {"name": "play", "iteration": self.iteration})
         if self.collector.collect(self._stop_or_spent):
             self.phase = "learn"
@@ -226,10 +234,22 @@ class _Loop:
             self.phase = "learn"
         self.play_seconds = time.monotonic() - begun
         self.totals["play_seconds"] += self.play_seconds
-        counted = self.collector.counters()
-        self.health.searched(counted["simulations"], counted["overflows"])
+        counted, noted = self.collector.counters(), self._noted
+        self._noted = counted
+        self.overflows = counted["overflows"] - noted.get("overflows", 0)
+        self.health.searched(counted["simulations"] - noted.get("simulations", 0), self.overflows)
         if self.phase == "learn" and len(self.replay):
             self._probe()
+
+    def _mark(self, now: float) -> None:
+        """Note since when rates are taken: this phase; of workers, who report twice a second, 5 s."""
+        if self.crew is None or not self.marks:
+            self.marks.clear()
+        elif now - self.marks[-1][0] <= SPAN:
+            return
+        self.marks.append((now, self.replay.total, self.replay.games, self.collector.counters()))
+        while len(self.marks) > 2:
+            self.marks.popleft()
 
     def _wait_while_paused(self) -> None:
         told = False
@@ -518,11 +538,8 @@ class _Loop:
     # Metrics, checkpoints, resume.
 
     def _write_metrics(self, losses: dict[str, float], steps: int, learn_seconds: float) -> None:
-        c, s, counted = self.config, self.stats, self.collector.counters()
-        moves = counted["moves"] - self.before[2]
-        # Workers play on while the learner learns: their figures are those since the phase of play began.
-        play = self.play_seconds if self.crew is None else time.monotonic() - self.before[0]
-        asked = counted["evaluations"] + counted["cache_hits"]
+        c, s = self.config, self.stats
+        rates = self._rates()
         values: dict[str, float] = {
             "iteration": self.iteration,
             "seconds": self.seconds(),
@@ -536,19 +553,8 @@ class _Loop:
             "learn_seconds": learn_seconds,
             "evaluate_seconds": self.evaluate_seconds,
         }
-        if play:  # not where the phase was played by an earlier session, which took its clock with it
-            values |= {
-                "games_per_second": (self.replay.games - self.before[3]) / play,
-                "positions_per_second": (self.replay.total - self.before[1]) / play,
-                "simulations_per_second": counted["simulations"] / play,
-                "evaluations_per_second": counted["evaluations"] / play,
-                "overflows": counted["overflows"],
-                "play_seconds": play,
-            }
-        if play and asked:
-            values["cache_hit_rate"] = counted["cache_hits"] / asked
-        if play and moves:
-            values["simulations_per_move"] = counted["simulations"] / moves
+        if rates:
+            values |= rates | {"overflows": self.overflows, "play_seconds": self.play_seconds}
         if s["games"]:
             values["plies_per_game"] = s["plies"] / s["games"]
             values["first_seat_points"] = s["points"] / s["games"]
@@ -564,6 +570,30 @@ class _Loop:
         self.report("metrics", values)
         self._warn(turned)
         s.update(points=0.0, draws=0, plies=0, games=0, truncated=0)
+
+    def _rates(self) -> dict[str, float]:
+        """Return what was played per second; nothing where an earlier session played the phase.
+
+        Workers play on while the learner learns: their figures reach up to now.
+        """
+        if not self.marks:
+            return {}
+        begun, positions, games, before = self.marks[0]
+        play = self.play_seconds if self.crew is None else time.monotonic() - begun
+        grown = {k: n - before.get(k, 0) for k, n in self.collector.counters().items()}
+        asked = grown["evaluations"] + grown["cache_hits"]
+        values = {
+            "games_per_second": (self.replay.games - games) / play,
+            "positions_per_second": (self.replay.total - positions) / play,
+        }
+        if self.crew is None or grown["simulations"]:  # else no worker has reported meanwhile
+            values["simulations_per_second"] = grown["simulations"] / play
+            values["evaluations_per_second"] = grown["evaluations"] / play
+        if asked:
+            values["cache_hit_rate"] = grown["cache_hits"] / asked
+        if grown["moves"]:
+            values["simulations_per_move"] = grown["simulations"] / grown["moves"]
+        return values
 
     def _warn(self, turned: list[Warned]) -> None:
         """Write the warnings that begin or end, and show them."""
@@ -595,7 +625,7 @@ class _Loop:
             "phase": phase,
         }
         if not isinstance(self.collector, RemoteCollector):
-            playing = time.monotonic() - self.before[0] if phase == "play" else 0.0
+            playing = time.monotonic() - self.marks[0][0] if phase == "play" else 0.0
             row["play_seconds"] = self.totals["play_seconds"] + playing
             row |= {k: v + self.totals[k] for k, v in self.collector.counters().items()}
             row |= {f"{k}_seconds": v for k, v in self.collector.seconds().items()}
@@ -710,7 +740,9 @@ class _Loop:
     def close(self) -> None:
         """Stop threads and workers, and close files."""
         if self.crew is not None:
-            self.crew.close()
+            self.crew.close(self.ended == "finished")
+            if self._opened:
+                self._write_status("end", 0.0)  # with the games that came to the end
         self.collector.close()
         self.learner.close()
         self.events.close()

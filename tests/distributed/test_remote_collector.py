@@ -269,8 +269,12 @@ def test_workers_are_read_with_the_number_of_models_since_theirs():
         one.collector.publish(network, name)
     for worker, name in ((1, "a"), (2, "b"), (3, "c"), (4, ""), (5, "unknown")):
         store.join(worker, "t", ABOUT)
-        store.report(worker, {"model": name, "simulations": 10, "moves": 1})
+        store.report(worker, {"model": name, "simulations": 1000, "moves": 1})
     one.collector.drain()
+    assert one.collector.counters()["simulations"] == 0  # they were played before this session
+    for worker, name in ((1, "a"), (2, "b"), (3, "c"), (4, ""), (5, "unknown")):
+        store.report(worker, {"model": name, "simulations": 1010, "moves": 2})
+    one.collector.look()
     behind = {row["worker"]: row["updates_behind"] for row in one.collector.rows()}
     assert behind == {1: 2, 2: 1, 3: 0, 4: None, 5: None}
     assert one.collector.counters()["simulations"] == 50
@@ -287,6 +291,24 @@ def test_a_model_that_could_not_be_published_is_published_at_the_next_occasion()
     away.clear()
     one.collector.publish(network, "a")
     assert store.weights("").hash == "a"
+
+
+def test_that_no_worker_is_left_is_said_once_and_so_is_the_next_one():
+    clock = [0.0]
+    store = MemoryStore(ABOUT, 99, 30.0, lambda: clock[0])
+    one = Learner(store)
+    one.collector.look()
+    assert one.said == []  # none has come yet: it was said how one comes
+    send(store, 5, 1)
+    one.collector.look()
+    clock[0] = 40.0
+    one.collector.look()
+    one.collector.look()
+    assert one.said == ["no worker has reported for 30 s; games come again when one does"]
+    send(store, 6, 1)
+    one.collector.look()
+    one.collector.look()
+    assert one.said[1:] == ["a worker reports again; present: 1"]
 
 
 def test_phase_shares_are_of_all_thread_time():

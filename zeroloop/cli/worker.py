@@ -10,6 +10,7 @@ import threading
 
 import click
 
+from ..errors import ZeroloopError
 from .base import main, tell
 
 
@@ -38,6 +39,11 @@ def worker(
 
     store: EpisodeStore
     if address.startswith(("redis://", "rediss://")):
+        if not namespace:
+            raise ZeroloopError(
+                "a worker needs the name of its run in Redis; give --run NAME: its redis.namespace, or else "
+                "the name of its directory."
+            )
         from ..distributed.redis import RedisStore
 
         store = RedisStore(address, namespace, ca=ca)
@@ -58,6 +64,9 @@ def worker(
         threading.Thread(target=_end_with_input, args=(stop,), daemon=True).start()
     one = Worker(store, spool, stop=stop.is_set, say=lambda text: tell(f"worker: {text}"), endpoint=gauges)
     one.run()
+    if not held:
+        why = "told to stop" if stop.is_set() else "the run is over, or was stopped"
+        tell(f"worker: {why}; {one.games:,} games were played here")
     if interrupted.is_set():
         sys.exit(130)
 

@@ -6,6 +6,7 @@ worker offers it again, and its number tells that it is here already.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -67,7 +68,9 @@ class RemoteCollector:
         self._unsent: tuple[Weights, float] | None = None
         self._mute = False
         self._rows: dict[int, dict[str, Any]] = {}
+        self._first: dict[int, dict[str, Any]] = {}  # a worker may be older than this session
         self._here: set[int] = set()
+        self._alone = False
         self._counted: dict[str, int] = {}
         self._cleared: dict[str, int] = {}
         self.receive_seconds = self.wait_seconds = 0.0
@@ -165,12 +168,31 @@ class RemoteCollector:
         if self._unsent is not None:
             self._offer()
         try:
-            found = self.store.workers()
-            self._rows |= {row["worker"]: row for row in found}
-            self._here = {row["worker"] for row in found}
-            self._counted = self.store.counters()
+            self._read_figures()
         except UnreachableError as error:
             self._lost(error)
+
+    def _read_figures(self) -> None:
+        found, before = self.store.workers(), self._here
+        self._counted = self.store.counters()
+        for row in found:
+            self._rows[row["worker"]] = row
+            if "simulations" in row:
+                self._first.setdefault(row["worker"], row)
+        self._here = {row["worker"] for row in found}
+        if before and not found:
+            lost = self.config.collect.lost_seconds
+            self._say(f"no worker has reported for {lost:.0f} s; games come again when one does")
+            self._alone = True
+        elif found and self._alone:
+            self._say(f"a worker reports again; present: {len(found)}")
+            self._alone = False
+
+    def look(self) -> None:
+        """Read the workers' figures now, unless the store is away."""
+        with contextlib.suppress(UnreachableError):
+            if not self._gone:
+                self._read_figures()
 
     def _lost(self, error: UnreachableError) -> None:
         if not self._gone:
@@ -258,8 +280,11 @@ class RemoteCollector:
         return {**seen, "capacity": self.config.collect.queue}
 
     def counters(self) -> dict[str, int]:
-        """Totals of all workers since `clear_counters`."""
-        total = {name: sum(int(row.get(name, 0)) for row in self._rows.values()) for name in SUMMED}
+        """Totals of all workers since `clear_counters`, of each since its first report in this session."""
+        total = dict.fromkeys(SUMMED, 0)
+        for worker, first in self._first.items():
+            for name in SUMMED:
+                total[name] += int(self._rows[worker].get(name, 0)) - int(first.get(name, 0))
         return {name: value - self._cleared.get(name, 0) for name, value in total.items()}
 
     def clear_counters(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import secrets
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from .. import configfile
 from ..config import Config
 from ..episode import Episode
-from ..errors import BackendError, StoreError
+from ..errors import BackendError, StoreError, UnreachableError
 from ..evaluator.choice import Choice
 from ..files import write_file
 from ..games.game import Game
@@ -26,6 +28,8 @@ from .store import EpisodeStore, MemoryStore, meaning
 
 ENDING = 15.0
 """Seconds that workers have at the end to send what they have finished."""
+LEFT = 2.0
+"""Seconds of silence after which a worker of a run that is over has left: it reports all the time."""
 
 
 class Crew:
@@ -62,6 +66,7 @@ class Crew:
         about = about_run(folder.name, config, game)
         about |= {"inference": self._inference_address(config), "identity": _identity(folder)}
         address = ""
+        self._mine = store is None
         if store is None and c.store == "redis":
             from .redis import RedisStore
 
@@ -142,17 +147,41 @@ class Crew:
                 "self-play waits: zeroloop resume lets it go on" if self._paused else "self-play goes on"
             )
 
-    def close(self) -> None:
-        """Stop the workers, take what they have finished, and let go of everything."""
+    def close(self, finished: bool) -> None:
+        """Take what the workers have finished, and let go of everything.
+
+        Own worker processes end. Those that somebody else has started end where the run is over; else they
+        wait until its learner comes back.
+        """
         collector = self.collector
+        if finished and self._mine:
+            with contextlib.suppress(UnreachableError):  # a store that is away: they learn it from the next
+                collector.store.stop()
+        own = self.producers.pids if self.producers is not None else []
         if self.producers is not None:
-            collector.store.stop()
             self.producers.close(ENDING, lambda: _drain(collector))
+        if finished and self._mine:
+            self._see_off({(socket.gethostname(), pid) for pid in own})
+        collector.look()
         if self.inference is not None:
             self.inference.close()
         if self.server is not None:
             self.server.close()
         collector.close()
+
+    def _see_off(self, own: set[tuple[Any, Any]]) -> None:
+        """Take what workers of other people still send, until they have left, or for ENDING seconds."""
+        store, end = self.collector.store, time.monotonic() + ENDING
+        while time.monotonic() < end:
+            _drain(self.collector)
+            try:
+                rows = store.workers()
+            except UnreachableError:
+                return
+            others = [r for r in rows if "pid" in r and (r.get("host"), r["pid"]) not in own]
+            if all(r["silent_seconds"] > LEFT for r in others):
+                return
+            time.sleep(0.05)
 
 
 def about_run(name: str, config: Config, game: Game) -> dict[str, Any]:

@@ -231,12 +231,14 @@ class LocalCollector:
           ResumeError: it was played by another number of groups.
         """
         if len(snapshot) != len(self.groups):
-            hint = (
-                f"--set selfplay.threads={len(snapshot)}" if snapshot else "workers: --set collect.workers=N"
-            )
+            if not snapshot:
+                raise ResumeError(
+                    "the run is played by workers and cannot go back to threads of its learner; go on with "
+                    "--set collect.workers=1, or more."
+                )
             raise ResumeError(
                 f"the run was played by {len(snapshot)} groups of games in its learner; here it would be "
-                f"{len(self.groups)}. Go on with {hint}."
+                f"{len(self.groups)}. Go on with --set selfplay.threads={len(snapshot)}."
             )
         self.quotas = list(state["quotas"])
         for i, (group, arrays) in enumerate(zip(self.groups, snapshot, strict=True)):
