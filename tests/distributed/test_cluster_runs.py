@@ -7,6 +7,9 @@ import json
 import os
 import pathlib
 import signal
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -165,3 +168,55 @@ def test_more_actors_than_there_is_room_for_are_told_at_once_and_the_others_play
     config = endless(cluster.address)
     train_on_ray(tmp_path / "run", config, observer.report, observer.stop)
     assert observer.heard("3 self-play actors are wanted with 1 CPU each; the cluster has room for 1")
+
+
+def zeroloop(*arguments, **environment):
+    command = [sys.executable, "-m", "zeroloop", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_the_commands_make_a_cluster_of_two_refuse_a_stranger_and_end_it():
+    if any("gcs_server" in command for command in commands()):
+        pytest.skip("another Ray runs on this machine, and `cluster stop` would end it")
+    machine = ("--cpus", "1", "--object-megabytes", "100")
+    port = str(free_port())
+    try:
+        head = ("start-head", "--port", port, "--dashboard-port", "0", "--ports", "21001-21040")
+        made = zeroloop("cluster", *head, *machine, "--json")
+        assert made.returncode == 0, made.stderr
+        address = json.loads(made.stdout)["head"]
+        join = ("cluster", "start-worker", "--head", address, "--ports", "21101-21140", *machine)
+        stranger = zeroloop(*join, RAY_AUTH_TOKEN="0" * 64)
+        assert stranger.returncode == 1 and "does not take this machine's token" in stranger.stderr
+        assert zeroloop(*join).returncode == 0
+        found = json.loads(zeroloop("cluster", "status", "--json").stdout)
+        assert sorted(m["role"] for m in found["machines"]) == ["head", "worker"]
+        assert found["cpus"] == found["free_cpus"] == 2
+        assert len({m["zeroloop"] for m in found["machines"]} | {""}) == 2
+    finally:
+        assert zeroloop("cluster", "stop", "--json").stdout.strip() == '{"stopped": true}'
+    gone = zeroloop("cluster", "status")
+    assert gone.returncode == 1 and "no Ray cluster of this machine" in gone.stderr
+
+
+def commands():
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            yield path.read_bytes().decode(errors="replace")
+
+
+def test_a_wrong_head_is_one_sentence_and_exit_code_1(tmp_path):
+    for arguments in (
+        ("cluster", "start-worker", "--head", "127.0.0.1:1"),
+        ("train", "tictactoe", "--run", str(tmp_path / "run"), "--ray", "127.0.0.1:1"),
+    ):
+        done = zeroloop(*arguments)
+        assert done.returncode == 1
+        assert "zeroloop: no Ray head answers at 127.0.0.1:1 (" in done.stderr
+        assert "Traceback" not in done.stderr and not done.stdout
