@@ -41,7 +41,7 @@ class Observer:
             return
         with contextlib.suppress(FileNotFoundError):
             for row in json.loads((self.folder / "status.json").read_text())["workers"]:
-                self.games[row["worker"]] = max(row["games"], self.games.get(row["worker"], 0))
+                self.games[row["worker"]] = max(row.get("games", 0), self.games.get(row["worker"], 0))
         if values["iteration"] >= self.next:
             self.next = values["iteration"] + self.every
             if self.steps:
