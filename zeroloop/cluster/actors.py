@@ -145,7 +145,7 @@ class Learner(_Actor):
 
     def run(self) -> dict[str, Any]:
         """Train until the budget is spent, or `stop()`; return `outcome`, or the sentence `failed`."""
-        from ..distributed.crew import _identity as identity_of
+        from ..distributed.crew import identity as identity_of
         from ..run import Run
         from ..train import train
 

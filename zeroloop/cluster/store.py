@@ -135,7 +135,7 @@ class RayStore:
         self._epoch = ""
         self._base = self._highest = 0
         self._taken: dict[int, int] = {}
-        self._identity = ""
+        self.identity = ""
         self._published: tuple[str, list[Any], float] | None = None
         self._seen: Counter[str] = Counter()
         self._carried: Counter[str] = Counter()
@@ -163,8 +163,8 @@ class RayStore:
         found = self._ask(name, max(0, number - self._base), *args, epoch=self._epoch)
         if found.epoch == self._epoch:
             return found.value
-        if self._identity:
-            self._ask("identify", self._identity)
+        if self.identity:
+            self._ask("identify", self.identity)
         self._ask("resume", self._taken)
         if self._published is not None:
             self._ask("publish", *self._published)
@@ -264,7 +264,7 @@ class RayStore:
 
     def identify(self, identity: str) -> None:
         """Say what tells the run directory from all others."""
-        self._identity = identity
+        self.identity = identity
         self._ask("identify", identity)
 
     def serves(self, address: str, model: str) -> None:

@@ -64,13 +64,12 @@ class Crew:
         if config.inference.server == "learner":
             self.inference = self._inference(config, game, choice)
         about = about_run(folder.name, config, game)
-        about |= {"inference": self._inference_address(config), "identity": _identity(folder)}
+        about |= {"inference": self._inference_address(config), "identity": identity(folder)}
         address = ""
-        self._mine = store is None
         if store is None and c.store == "redis":
             from .redis import RedisStore
 
-            store = RedisStore.open_run(config.redis, about, _identity(folder), c.lost_seconds)
+            store = RedisStore.open_run(config.redis, about, identity(folder), c.lost_seconds)
             address = config.redis.url
         elif store is None:
             store = MemoryStore(about, c.queue, c.lost_seconds)
@@ -154,13 +153,13 @@ class Crew:
         wait until its learner comes back.
         """
         collector = self.collector
-        if finished and self._mine:
+        if finished:
             with contextlib.suppress(UnreachableError):  # a store that is away: they learn it from the next
                 collector.store.stop()
         own = self.producers.pids if self.producers is not None else []
         if self.producers is not None:
             self.producers.close(ENDING, lambda: _drain(collector))
-        if finished and self._mine:
+        if finished:
             self._see_off({(socket.gethostname(), pid) for pid in own})
         collector.look()
         if self.inference is not None:
@@ -189,7 +188,7 @@ def about_run(name: str, config: Config, game: Game) -> dict[str, Any]:
     return {**meaning(game), "config": configfile.to_plain(config), "run": name, "inference": ""}
 
 
-def _identity(folder: pathlib.Path) -> str:
+def identity(folder: pathlib.Path) -> str:
     """Return what tells this run directory from all others, wherever it is moved."""
     path = folder / "identity"
     if not path.exists():
