@@ -185,6 +185,12 @@ def test_too_few_openings_are_told_at_the_start():
         check_start(TICTACTOE, run_config(promote={"max_pairs": 5000}, match={"opening_plies": 2}))
 
 
+def test_a_server_that_has_no_workers_to_serve_is_told_at_the_start():
+    with pytest.raises(ConfigError, match=r"no workers .* collect\.workers=N"):
+        check_start(TICTACTOE, run_config(inference={"server": "learner"}))
+    check_start(TICTACTOE, run_config(inference={"server": "learner"}, collect={"workers": 1}))
+
+
 @pytest.mark.parametrize(
     ("section", "changes", "key"),
     [
@@ -194,6 +200,12 @@ def test_too_few_openings_are_told_at_the_start():
         ("budget", {"minutes": -1.0}, "budget.minutes"),
         ("match", {"opening_plies": -1}, "match.opening_plies"),
         ("evaluate", {"positions": -1}, "evaluate.positions"),
+        ("collect", {"bind": "foo"}, "collect.bind"),
+        ("collect", {"bind": "127.0.0.1:70000"}, "collect.bind"),
+        ("collect", {"bind": "http://127.0.0.1:6390"}, "collect.bind"),
+        ("inference", {"server": "gpu-box"}, "inference.server"),
+        ("inference", {"bind": ""}, "inference.bind"),
+        ("redis", {"url": "127.0.0.1:6379"}, "redis.url"),
     ],
 )
 def test_numbers_out_of_range_are_refused_by_their_key(section, changes, key):

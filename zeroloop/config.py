@@ -6,6 +6,7 @@ Each field is followed by its meaning; `zeroloop config show` prints them. How f
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,6 +27,14 @@ def _within(name: str, value: float, low: float, high: float, note: str = "") ->
 def _at_least(name: str, value: float, low: float) -> None:
     if value < low:
         raise ConfigError(f"{name} is {value}; it must be at least {low}.")
+
+
+def _address(name: str, value: str, *words: str) -> None:
+    """Refuse what is neither HOST:PORT nor one of these words."""
+    port = re.fullmatch(r"[^\s/@]+:([0-9]{1,5})", value)
+    if value not in words and not (port and int(port[1]) < 1 << 16):
+        told = "".join(f", or '{word}'" for word in words)
+        raise ConfigError(f"{name} is '{value}'; it must be HOST:PORT, such as 192.168.1.100:6390{told}.")
 
 
 def _scheduled(name: str, value: Schedule, low: float, high: float = 1e9) -> None:
@@ -452,6 +461,7 @@ class CollectConfig:
             _at_least(f"collect.{name}", getattr(self, name), 0)
         for name in ("threads", "queue", "games", "lost_seconds"):
             _at_least(f"collect.{name}", getattr(self, name), 1)
+        _address("collect.bind", self.bind, "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -472,6 +482,10 @@ class RedisConfig:
     def __post_init__(self) -> None:
         for name in ("positions", "episodes"):
             _at_least(f"redis.{name}", getattr(self, name), 1)
+        if not re.match(r"rediss?://[^/]", self.url):
+            raise ConfigError(
+                "redis.url is no address of a Redis server; give redis://HOST:PORT/0, or rediss://..."
+            )
         user = self.url.partition("//")[2].rpartition("@")[0]
         if ":" in user:
             raise ConfigError(
@@ -502,6 +516,8 @@ class InferenceConfig:
         _at_least("inference.deadline_ms", self.deadline_ms, 0)
         _at_least("inference.lanes", self.lanes, 0)
         _within("inference.learner_share", self.learner_share, 0.05, 0.95)
+        _address("inference.server", self.server, "", "learner")
+        _address("inference.bind", self.bind)
 
 
 @dataclass(frozen=True, kw_only=True)

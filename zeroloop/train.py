@@ -755,11 +755,16 @@ def check_start(game: Game, config: Config) -> dict[str, Player]:
 
     Raises:
       PlayerError: an opponent that the game cannot have.
-      ConfigError: the game has too few distinct openings for `promote.max_pairs`.
+      ConfigError: the game has too few distinct openings for `promote.max_pairs`; a server without workers.
       BackendError: the device or backend is absent.
       StoreError, InvalidState: a file of hard positions that is not one.
     """
     choose(config.run.device, config.run.backend, config.run.precision)
+    if config.inference.server and not config.remote:
+        raise ConfigError(
+            f"inference.server is {config.inference.server}, but there are no workers for it to serve; set "
+            "collect.workers=N or collect.bind=HOST:PORT, or leave out inference.server."
+        )
     if config.search.bearoff and game.name != "backgammon":
         raise ConfigError(
             f"search.bearoff is {config.search.bearoff}, but {game.id} has no bear-off; set it to 0."

@@ -545,12 +545,13 @@ def test_what_is_stored_is_safe_only_where_every_write_is_synced(tmp_path, setti
         server.kill()
 
 
-def test_nothing_is_assumed_of_a_server_that_does_not_tell_how_it_syncs(tmp_path):
+def test_nothing_is_assumed_of_a_server_that_does_not_tell_how_it_syncs(tmp_path, monkeypatch):
     server = RedisServer(tmp_path, appendonly="yes", appendfsync="always").start()
     try:
         may = "+@read +@write +@scripting +@connection +info +time"  # as docs/redis.md says
         server.ask("ACL", "SETUSER", "bob", "on", ">pw", "~a:*", *may.split())
-        url = server.url.replace("//", "//bob:pw@")
+        url = server.url.replace("//", "//bob@")
+        monkeypatch.setenv("REDIS_PASSWORD", "pw")
         learner = RedisStore.open_run(RedisConfig(url=url, namespace="a"), ABOUT)
         learner.join(7, "token", ABOUT)
         assert learner.add(7, 1, GAMES[:3], [1] * 3) == (3, 0)

@@ -287,10 +287,11 @@ def test_a_model_that_could_not_be_published_is_published_at_the_next_occasion()
     one = Learner(Faulty(store, lambda name: "before" if away else None))
     network = build(CONFIG.network, shapes_of(TICTACTOE), 1)
     one.collector.publish(network, "a")
-    assert store.weights("") is None and "Workers play on with the last model" in one.said[0]
+    assert store.weights("") is None and "Workers wait for their first model" in one.said[0]
     away.clear()
     one.collector.publish(network, "a")
     assert store.weights("").hash == "a"
+    assert one.said[1:] == ["it answers again; workers get the newest model"]
 
 
 def test_that_no_worker_is_left_is_said_once_and_so_is_the_next_one():

@@ -246,9 +246,12 @@ class RemoteCollector:
             self.store.publish(weights, progress)
         except UnreachableError as error:
             if not self._mute:
-                self._say(f"{error} Workers play on with the last model until it answers.")
+                does = "play on with the last model" if self.published else "wait for their first model"
+                self._say(f"{error} Workers {does} until it answers.")
             self._mute = True
             return
+        if self._mute:
+            self._say("it answers again; workers get the newest model")
         self._unsent, self._mute = None, False
         self.published.append(weights.hash)
 

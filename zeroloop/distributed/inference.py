@@ -24,7 +24,7 @@ from .frames import Channel, Part, address_of, listen
 from .lanes import Asker, Lanes, StaleModelError
 from .ragged import answer_bytes, read_request
 from .share import DeviceShare
-from .store import check_meaning, meaning
+from .store import MEANING, meaning
 
 HELLO = 10.0
 """Seconds that a connection has to say who it is."""
@@ -129,7 +129,12 @@ class InferenceServer:
         about, batch, most = head.get("about"), head.get("batch"), self.lanes.max_batch
         if head.get("call") != "hello" or not isinstance(about, dict) or not isinstance(batch, int):
             raise RefusedError("a connection begins with a hello; this is another version, or a stranger.")
-        check_meaning(self._about, about)
+        for key in MEANING:
+            if about.get(key) != self._about[key]:
+                raise RefusedError(
+                    f"the inference server has {key} {self._about[key]}, who asks it {about.get(key)}; start "
+                    "it for the same game, with the same zeroloop on both machines."
+                )
         if batch > most:
             raise RefusedError(
                 f"this worker sends up to {batch} positions at a time, the server takes {most}; set "
