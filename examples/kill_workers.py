@@ -26,6 +26,7 @@ from typing import NamedTuple
 from zeroloop.distributed.worker import worker_of
 from zeroloop.episode import Episode
 from zeroloop.games import make
+from zeroloop.metrics import read_events
 from zeroloop.replay.log import EpisodeLog
 
 
@@ -103,9 +104,8 @@ def logged(run: pathlib.Path, game: object) -> list[int]:
 
 def steps(run: pathlib.Path) -> int:
     """Return the optimiser steps of the run so far."""
-    path = run / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return int(json.loads(lines[-1])["steps"]) if lines else 0
+    rows = read_events(run, "metrics")
+    return int(rows[-1]["steps"]) if rows else 0
 
 
 def until(fact: object, seconds: float, what: str, learner: subprocess.Popen[bytes]) -> None:

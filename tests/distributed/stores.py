@@ -161,8 +161,8 @@ class Wire:
             while data := source.recv(1 << 16 if limit is None else max(1, limit)):
                 if limit is not None:
                     data, limit = data[:limit], limit - len(data[:limit])
-                target.sendall(data)
                 self.passed[direction] += len(data)
+                target.sendall(data)
                 if limit == 0:
                     break
         for one in (source, target):

@@ -21,6 +21,7 @@ from zeroloop.distributed.worker import worker_of
 from zeroloop.episode import Episode
 from zeroloop.errors import StoreError
 from zeroloop.games import make
+from zeroloop.metrics import read_events
 from zeroloop.replay.log import EpisodeLog
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -391,7 +392,7 @@ def test_phases_of_so_many_games_and_models_after_so_many_steps(begin):
     one = begin("collect.gate=games", "collect.games=50", "collect.publish_steps=30")
     eventually(lambda: "iteration 4" in one.said, 90)
     assert one.interrupted() == 130
-    rows = [json.loads(line) for line in (one.folder / "metrics.jsonl").read_text().splitlines()]
+    rows = read_events(one.folder, "metrics")
     games = [row["games"] for row in rows]
     assert all(50 <= b - a < 50 + 2 * 256 for a, b in zip([0, *games], games, strict=False))
     assert rows[-1]["steps"] > 0

@@ -26,7 +26,7 @@ from zeroloop.files import sha256
 from zeroloop.games import make
 from zeroloop.networks import build
 
-CONFIG = small_config(run={"precision": "fp32"})
+CONFIG = small_config(run={"precision": "fp32"}, collect={"queue": 100_000})
 
 
 def about(config=CONFIG, identity="a", **changes):
@@ -101,13 +101,18 @@ def test_a_worker_plays_games_of_its_own_with_the_newest_model(playing):
     store, two = opened(), weights(2)
     one = playing(store)
     number = one.worker.spool.number
-    found = eventually(lambda: store.counters()["games"] > 20 and taken(store))
+    eventually(lambda: store.counters()["games"] > 20)
     store.publish(two, 0.5)
-    eventually(lambda: any(row.get("model") == two.hash for row in store.workers()))
-    found += taken(store, found[-1].number)
-    before = found[-1].number
-    eventually(lambda: store.counters()["games"] > before + 40)
-    games = [Episode.from_bytes(g.data, TICTACTOE) for g in found + taken(store, before)]
+    found, seats = [], set()
+
+    def played_both():
+        for stored in taken(store, found[-1].number if found else 0):
+            found.append(stored)
+            seats.add(Episode.from_bytes(stored.data, TICTACTOE).seats)
+        return len(seats) > 1
+
+    eventually(played_both)
+    games = [Episode.from_bytes(g.data, TICTACTOE) for g in found]
     one.end()
     assert len({g.game_id for g in games}) == len(games)
     assert {worker_of(g.game_id) for g in games} == {number} and {g.seed for g in games} == {7}
