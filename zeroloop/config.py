@@ -451,13 +451,15 @@ class CollectConfig:
     """New games that begin a learning phase where `gate` is games."""
     publish_steps: int = 0
     """Optimiser steps at least between two models that workers get; 0: one at every iteration."""
+    stale_updates: int = 0
+    """Games of a model more than so many updates behind the newest are refused and counted; 0: none is."""
     spool: str = ""
     """Folder in which a worker keeps finished games until the learner has them; empty: `spool` in the run."""
     lost_seconds: float = 30.0
     """A worker that has been silent for so long, on the clock of whom it reports to, counts as gone."""
 
     def __post_init__(self) -> None:
-        for name in ("workers", "publish_steps"):
+        for name in ("workers", "publish_steps", "stale_updates"):
             _at_least(f"collect.{name}", getattr(self, name), 0)
         for name in ("threads", "queue", "games", "lost_seconds"):
             _at_least(f"collect.{name}", getattr(self, name), 1)

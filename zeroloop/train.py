@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pathlib
 import threading
@@ -338,6 +339,7 @@ class _Loop:
             self.evaluations += 1
             self.measured_steps = self.learner.steps
             self.next_evaluation = self.replay.total + c.evaluate.every_positions
+            gc.collect()  # players sit in cycles with their threads and networks
         self.phase = "collect"
         self.iteration += 1
         if due or self.iteration % c.run.checkpoint_iterations == 0:

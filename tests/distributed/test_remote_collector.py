@@ -338,3 +338,28 @@ def test_every_key_of_a_worker_names_it():
             for game in (0, 1, 1 << 24):
                 assert worker_of(worker * GROUPS + group + game * STRIDE) == worker
     assert Episode.from_bytes(episode(2**31 - 1, 1 << 20).to_bytes(), TICTACTOE).game_id < 1 << 63
+
+
+def test_games_of_a_model_too_many_updates_behind_are_refused_by_name_and_counted():
+    store = MemoryStore(ABOUT, 99)
+    one = Learner(store, config=replace(CONFIG, collect=replace(CONFIG.collect, stale_updates=2)))
+    for seed, name in enumerate("abcd"):
+        one.collector.publish(build(CONFIG.network, shapes_of(TICTACTOE), seed), name)
+    assert one.collector.published == list("abcd")
+    store.join(5, "t", ABOUT)
+    games = [episode(5, k, seats=(name, name)).to_bytes() for k, name in enumerate("abcdx", 1)]
+    store.add(5, 1, games, [1] * len(games))
+    one.collector.drain()
+    assert one.keys == keys(5, 2, 3, 4) and one.collector.refused == 2
+    assert "model a is more than collect.stale_updates = 2 updates behind" in one.said[0]
+
+
+def test_a_learner_that_goes_on_gives_the_last_model_again_and_knows_the_order_of_models():
+    first, second = Learner(MemoryStore(ABOUT, 99)), Learner(MemoryStore(ABOUT, 99))
+    network = build(CONFIG.network, shapes_of(TICTACTOE), 1)
+    for name in "abc":
+        first.collector.publish(network, name)
+    second.collector.restore([], first.collector.state(), ())
+    second.collector.publish(network, "c")
+    assert second.collector.store.weights("").hash == "c"
+    assert second.collector.published == list("abc")

@@ -27,6 +27,8 @@ Array = npt.NDArray[Any]
 
 ROUND, POLLED = 256, 64
 """Games read in one round trip at most: between phases, and while learning."""
+REMEMBERED = 1000
+"""Models whose order a checkpoint holds."""
 SUMMED = ("moves", "simulations", "evaluations", "cache_hits", "overflows")
 PHASES = ("search", "inference", "transfer", "wait")
 
@@ -62,6 +64,8 @@ class RemoteCollector:
         self._number = 0
         self._owed: dict[int, int] = {}  # taken and not acknowledged: the store may have been away
         self.games = self._moves_target = self._games_target = self.moves = self._size = 0
+        self._given = ""
+        """The model that workers were given last in this session."""
         self.published: list[str] = []
         """Hashes of the models that workers were given, oldest first."""
         self._network: Network | None = None
@@ -225,13 +229,19 @@ class RemoteCollector:
             raise StoreError(f"its key {episode.game_id} is one of worker {worker_of(episode.game_id)}.")
         if episode.seed != self.config.run.seed:
             raise StoreError(f"it was played with seed {episode.seed}; the run has {self.config.run.seed}.")
+        limit = self.config.collect.stale_updates
+        if limit and not set(self.published[-limit - 1 :]) & set(episode.seats):
+            raise StoreError(
+                f"its model {episode.seats[0][: model.SHORT]} is more than collect.stale_updates = {limit} "
+                "updates behind the newest."
+            )
 
     def publish(
         self, network: Network, name: str, keep_cache: bool = False, progress: float | None = None
     ) -> None:
         """Give workers this network; while the store does not answer they play the last one."""
         self._network = network
-        if self.published and self.published[-1] == name:
+        if self._given == name:
             return
         self._unsent = Weights(name, model.encode(network, self.game)), progress or 0.0
         self._offer()
@@ -253,7 +263,9 @@ class RemoteCollector:
         if self._mute:
             self._say("it answers again; workers get the newest model")
         self._unsent, self._mute = None, False
-        self.published.append(weights.hash)
+        self._given = weights.hash
+        if weights.hash not in self.published[-1:]:  # the last session may have ended with it
+            self.published.append(weights.hash)
 
     def backend(self) -> Any:
         """Return the newest network compiled for inference."""
@@ -307,6 +319,7 @@ class RemoteCollector:
             "taken": {str(k): v for k, v in self.taken.items()},
             "refused": self.refused,
             "missed": self.missed,
+            "published": self.published[-REMEMBERED:],
         }
 
     def restore(
@@ -318,6 +331,7 @@ class RemoteCollector:
         """
         self.taken = {int(k): v for k, v in state.get("taken", {}).items()}
         self.refused, self.missed = state.get("refused", 0), state.get("missed", 0)
+        self.published = list(state.get("published", []))
         self._known = set(finished)
         for key in self._known:  # a worker's games reach the log in its order
             worker = worker_of(key)
