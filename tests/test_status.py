@@ -18,6 +18,7 @@ from zeroloop.cli import main
 from zeroloop.errors import StoreError
 from zeroloop.files import DirectoryLock
 from zeroloop.metrics import Events
+from zeroloop.run import set_paused
 from zeroloop.status import Status, holder, read
 from zeroloop.status.screen import screen
 from zeroloop.status.summary import summarise
@@ -267,6 +268,15 @@ def test_games_refused_or_missed_and_restarts_are_shown_where_there_were_any(fol
     written(folder, (0, learner(9.0, refused=2, missed=0, restarts=3), [worker(1, 9.0)]))
     text = shown(summarise(folder))
     assert "2 refused" in text and " missed" not in text and "3 restarts" in text
+
+
+def test_a_run_whose_self_play_was_told_to_wait_is_shown_as_paused(folder, lock):
+    written(folder, (0, learner(9.0), [worker(1, 9.0)]))
+    assert summarise(folder)["paused"] is False and "PAUSED" not in shown(summarise(folder))
+    set_paused(folder, True)
+    assert summarise(folder)["paused"] is True and "PAUSED" in shown(summarise(folder))
+    set_paused(folder, False)
+    assert summarise(folder)["paused"] is False
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 1000])

@@ -143,7 +143,9 @@ class Crew:
             self._paused = not self._paused
             self.collector.store.pause(self._paused)
             self._say(
-                "self-play waits: zeroloop resume lets it go on" if self._paused else "self-play goes on"
+                f"self-play waits: zeroloop resume {self._folder} lets it go on"
+                if self._paused
+                else "self-play goes on"
             )
 
     def close(self, finished: bool) -> None:

@@ -52,6 +52,8 @@ def _title(found: Row) -> Text:
     text = Text.assemble(f"{name}  ", said)
     if found["state"] == "running":
         text.append(f"  {found['held_by']} on {found['host']}, {found['phase'] or ''}")
+    if found["paused"]:
+        text.append("  PAUSED: zeroloop resume lets self-play go on", "bold red")
     if found["age_seconds"] is not None:
         text.append(f"  (written {_time(max(0.0, found['age_seconds']))} ago)", "dim")
     text.truncate(99, overflow="ellipsis")

@@ -33,7 +33,8 @@ def summarise(folder: pathlib.Path) -> Row:
     held = holder(folder)
     found = read(folder)
     state = _state(folder, held, found)
-    out: Row = {"run": str(folder), "state": state, "held_by": held, "age_seconds": None}
+    paused = (folder / "paused").exists()  # as `run.is_paused`, without torch
+    out: Row = {"run": str(folder), "state": state, "held_by": held, "paused": paused, "age_seconds": None}
     out |= _measured(folder)
     if found is None or state == "starting":
         return out
