@@ -552,3 +552,17 @@ def collectors_end(collectors):
     collector = collectors([])
     assert played(collector, [200, 200], never)
     return collector.snapshot(False)
+
+
+def test_a_run_that_workers_have_played_goes_on_in_threads_with_keys_of_its_own(collectors):
+    found, later = [], []
+    collector = collectors(found, deterministic=False)
+    collector.restore([], {}, {0, 1, 2, 3})
+    assert played(collector, [60, 60], never)
+    first, groups = collector.numbers
+    assert groups == 1 << 37 and {e.game_id % groups - first for e in found} == {0, 1}
+    assert len({e.game_id for e in found}) == len(found) > 5
+    again = collectors(later, deterministic=False)
+    again.restore(collector.snapshot(False), collector.state(), {e.game_id for e in found})
+    assert again.numbers == collector.numbers and played(again, [120, 120], never)
+    assert not {e.game_id for e in later} & {e.game_id for e in found}

@@ -25,7 +25,7 @@ from ..files import sha256
 from ..games import make
 from ..players import parse
 from ..players.network import PolicyPlayer
-from ..selfplay.collector import LocalCollector
+from ..selfplay.collector import GROUPS, STRIDE, LocalCollector
 from .frames import split_address
 from .gauges import Gauges
 from .lanes import StaleModelError
@@ -34,10 +34,6 @@ from .sender import Sender
 from .spool import Spool
 from .store import PROTOCOL, EpisodeStore, check_meaning, meaning
 
-GROUPS = 64
-"""Self-play groups of a worker at most."""
-STRIDE = 1 << 37
-"""Game keys of one group lie so far apart: room for 2^31 workers of 64 groups."""
 PATIENCE = 10.0
 """Seconds that a worker that ends goes on sending what it has finished."""
 FIRST = 60.0

@@ -6,6 +6,7 @@ deterministic runs, at the end of the phase in the order of the groups.
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,12 @@ from ..search.forest import Evaluator
 from . import Chooser, SelfPlay
 
 Array = npt.NDArray[Any]
+
+
+GROUPS = 64
+"""Self-play groups of a worker at most."""
+STRIDE = 1 << 37
+"""Game keys of one group of a worker lie so far apart: room for 2^31 workers of 64 groups."""
 
 
 class CountedEvaluator(Evaluator, Protocol):
@@ -63,7 +70,8 @@ class LocalCollector:
         self._on_episode = on_episode
         self._lock = threading.Lock()
         number = self.threads * self._per_thread
-        first, groups = numbers or (0, number)
+        first, groups = self.numbers = numbers or (0, number)
+        """Number of the first group, and of how many."""
         self.pending: list[list[Episode]] = [[] for _ in range(number)]
         """Games of this phase that deterministic runs have not handed out yet, by group."""
         self.groups = [
@@ -222,7 +230,8 @@ class LocalCollector:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds beside the snapshot, as plain data."""
-        return {"quotas": self.quotas, "labels": [group.labels for group in self.groups]}
+        labels = [group.labels for group in self.groups]
+        return {"quotas": self.quotas, "labels": labels, "numbers": self.numbers}
 
     def restore(self, snapshot: list[dict[str, Array]], state: dict[str, Any], finished: set[int]) -> None:
         """Continue from a snapshot and `state()`; `finished` games are not played again.
@@ -230,16 +239,15 @@ class LocalCollector:
         Raises:
           ResumeError: it was played by another number of groups.
         """
+        if not snapshot:  # workers have played so far: begin as one more of them, with keys of its own
+            self._number(secrets.randbits(31) * GROUPS, STRIDE)
+            return
         if len(snapshot) != len(self.groups):
-            if not snapshot:
-                raise ResumeError(
-                    "the run is played by workers and cannot go back to threads of its learner; go on with "
-                    "--set collect.workers=1, or more."
-                )
             raise ResumeError(
                 f"the run was played by {len(snapshot)} groups of games in its learner; here it would be "
-                f"{len(self.groups)}. Go on with --set selfplay.threads={len(snapshot)}."
+                f"{len(self.groups)}. Go on with --set selfplay.threads={len(snapshot) // self._per_thread}."
             )
+        self._number(*state.get("numbers", self.numbers))
         self.quotas = list(state["quotas"])
         for i, (group, arrays) in enumerate(zip(self.groups, snapshot, strict=True)):
             group.restore(arrays, state["labels"][i], finished)
@@ -251,6 +259,11 @@ class LocalCollector:
                     data = arrays["pending.bytes"][at : at + int(size)].tobytes()
                     self.pending[i].append(Episode.from_bytes(data, self.game))
                     at += int(size)
+
+    def _number(self, first: int, groups: int) -> None:
+        self.numbers = first, groups
+        for i, group in enumerate(self.groups):
+            group.group, group.groups = first + i, groups
 
     def skip(self, finished: set[int]) -> None:
         """Give no new game a key of these finished games."""
