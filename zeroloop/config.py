@@ -443,8 +443,8 @@ class CollectConfig:
     """Where workers send finished games: the learner's memory, or a Redis server (section `redis`)."""
     bind: str = ""
     """HOST:PORT at which the learner's memory store listens to workers of other machines; empty: to none."""
-    queue: int = 256
-    """Finished games that may wait for the learner, and in each worker for the store; then workers wait."""
+    queue: int = 64
+    """Finished games that may wait for the learner; then workers wait. Longer queues hold older games."""
     gate: Literal["ratio", "games"] = "ratio"
     """What begins a learning phase: new positions (`run.iteration_positions`, `learn.reuse`), or `games`."""
     games: int = 200

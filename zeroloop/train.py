@@ -141,7 +141,7 @@ class _Loop:
         self.collector: LocalCollector | RemoteCollector
         if c.remote or store is not None:
             keep_say = self._keep, lambda text: report("say", {"text": text})
-            self.crew = Crew(run.folder, c, self.game, self.choice, *keep_say, store)
+            self.crew = Crew(run.folder, c, self.game, self.choice, *keep_say, store, self.log.sync)
             self.collector = self.crew.collector
         else:
             self.collector = LocalCollector(

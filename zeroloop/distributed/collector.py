@@ -40,6 +40,7 @@ class RemoteCollector:
       keep: stores a finished game for good: on disk and in the window.
       say: takes a sentence for a person.
       tend: called now and then while waiting: looks after worker processes.
+      sync: makes what was kept survive a power failure; called before it is acknowledged.
       give: gives a model (hash, bytes) to the inference server of the workers, before they hear of it.
     """
 
@@ -53,9 +54,14 @@ class RemoteCollector:
         say: Callable[[str], None],
         tend: Callable[[], None] = lambda: None,
         give: Callable[[str, bytes], None] | None = None,
+        sync: Callable[[], None] = lambda: None,
     ) -> None:
         self.game, self.config, self.choice, self.store = game, config, choice, store
         self._keep, self._say, self._tend, self._give = keep, say, tend, give
+        self._sync = sync
+        self.paused = self._holds = False
+        """Whether somebody wants workers to wait; whether the queue does."""
+        self._told: bool | None = None
         self.taken: dict[int, int] = {}
         """Number of the last game taken of each worker."""
         self.refused = self.missed = 0
@@ -151,6 +157,7 @@ class RemoteCollector:
                 self._number = found[-1].number
                 self._owed |= {s.worker: self.taken[s.worker] for s in found}
             if self._owed:
+                self._sync()
                 self.store.acknowledge(self._number, self._owed)
                 self._owed = {}
         except UnreachableError as error:
@@ -171,6 +178,7 @@ class RemoteCollector:
         self._tend()
         if self._unsent is not None:
             self._offer()
+        self._hold()
         try:
             self._read_figures()
         except UnreachableError as error:
@@ -191,6 +199,16 @@ class RemoteCollector:
         elif found and self._alone:
             self._say(f"a worker reports again; present: {len(found)}")
             self._alone = False
+
+    def _hold(self) -> None:
+        """Let workers wait while somebody wants that, or while a roomy store holds more than a queue."""
+        waiting, most = self.queue()["waiting"], self.config.collect.queue
+        full = waiting >= (most // 2 if self._holds else 2 * most)
+        if self._told is None or (self.paused or full) != self._told:
+            with contextlib.suppress(UnreachableError):  # it is asked again soon
+                self.store.pause(self.paused or full)
+                self._told = self.paused or full
+        self._holds = full
 
     def look(self) -> None:
         """Read the workers' figures now, unless the store is away."""

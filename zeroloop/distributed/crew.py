@@ -37,7 +37,7 @@ class Crew:
 
     Args:
       folder: the run directory.
-      keep, say: see `RemoteCollector`.
+      keep, say, sync: see `RemoteCollector`.
       store: a store made elsewhere; None: as `config.collect` says.
 
     Raises:
@@ -53,6 +53,7 @@ class Crew:
         keep: Callable[[Episode], None],
         say: Callable[[str], None],
         store: EpisodeStore | None = None,
+        sync: Callable[[], None] = lambda: None,
     ) -> None:
         c = config.collect
         self._say = say
@@ -78,7 +79,7 @@ class Crew:
             if c.bind:
                 say(f"on other machines: zeroloop worker THIS_HOST:{address.rpartition(':')[2]}")
         tend, give = self._tend, self._give if config.inference.server else None
-        self.collector = RemoteCollector(game, config, choice, store, keep, say, tend, give)
+        self.collector = RemoteCollector(game, config, choice, store, keep, say, tend, give, sync)
         self._game, self._remote = game, config.inference.server
         self._workers = c.workers if address else 0
         self._address = address
@@ -140,8 +141,7 @@ class Crew:
         if self.producers is not None:
             self.producers.check()
         if is_paused(self._folder) != self._paused:
-            self._paused = not self._paused
-            self.collector.store.pause(self._paused)
+            self._paused = self.collector.paused = not self._paused
             self._say(
                 f"self-play waits: zeroloop resume {self._folder} lets it go on"
                 if self._paused

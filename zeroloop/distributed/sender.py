@@ -57,6 +57,8 @@ class Sender:
         self._offered = spool.safe
         self._most = GROUP
         self._joined = self._ending = self._left = False
+        self.full = False
+        """Whether the store took less than it was offered: the learner has enough for now."""
         self._failures = self._refusals = 0
         self._asked = -REPORT
         self._wake = threading.Event()
@@ -138,6 +140,7 @@ class Sender:
         self.resent += max(0, min(self._offered, last) - first + 1)
         self._offered = max(self._offered, standing.stored)
         self._settle(standing)
+        self.full = self.stored < last
         # A full store is asked with single games: their bytes would travel again and again.
         self._most = min(GROUP, 4 * self._most) if self.stored >= last else 1
         return self.stored - before

@@ -34,6 +34,8 @@ from .sender import Sender
 from .spool import Spool
 from .store import PROTOCOL, EpisodeStore, check_meaning, meaning
 
+UNSAFE = 4
+"""Queues of games that a spool may hold while the store does not say that they are safe."""
 PATIENCE = 10.0
 """Seconds that a worker that ends goes on sending what it has finished."""
 FIRST = 60.0
@@ -206,7 +208,8 @@ class Worker:
             raise StoreError(f"the thread that sends games has died; they are kept in {self.spool.folder}.")
 
     def _full(self) -> bool:
-        return self.spool.waiting >= self.config.collect.queue
+        """Return whether to wait: what is played now would only grow old before it is learnt from."""
+        return self._sender.full or self.spool.waiting >= UNSAFE * self.config.collect.queue
 
     def _halt(self) -> bool:
         orders = self._sender.orders
