@@ -224,9 +224,9 @@ def test_the_page_names_every_input_and_its_figures_are_the_models():
     named = re.findall(r"`--([a-z-]+)`", symbols)
     inputs = {each.name.replace("_", "-") for each in fields(Sizes)}
     assert inputs | {"workers", "game", "legal"} >= set(named) >= inputs
-    assumed = replace(Sizes(), store_rate=400_000, trained_rate=100_000, server_rate=1_000_000)
+    assumed = replace(Sizes(), store_rate=500_000, trained_rate=100_000, server_rate=1_000_000)
     for name, sizes, server in (
-        ("all as measured here", replace(Sizes(), store_rate=400_000), "none"),
+        ("all as measured here", replace(Sizes(), store_rate=500_000), "none"),
         ("GPU learner, the network", assumed, "none"),
         ("GPU learner and server", assumed, "own"),
     ):

@@ -46,9 +46,9 @@ class Sizes:
     evaluations: float = _input(0.479, "Evaluations of a simulation; the rest hit the cache or an end [e].")
     core_rate: float = _input(10266, "Evaluations/s of a core, batched [E].")
     scaling: float = _input(1.0, "Share of that rate left where all cores of a machine compute [f].")
-    request_us: float = _input(6.0, "Worker's core time of an evaluation elsewhere, microseconds [o].")
+    request_us: float = _input(5.3, "Worker's core time of an evaluation elsewhere, microseconds [o].")
     answer_us: float = _input(
-        6.0, "Server's core time of an evaluation beside the network, microseconds [q]."
+        5.3, "Server's core time of an evaluation beside the network, microseconds [q]."
     )
     server_rate: float = _input(100_000, "Evaluations/s of the server's device with endless batches [R].")
     batch_ms: float = _input(0.5, "Milliseconds of a batch of no size on that device [t0].")
