@@ -230,9 +230,7 @@ def test_a_split_by_seat_that_is_not_on_record_is_missing(run):
 def test_the_closing_table_of_a_session_shows_the_split_by_seat(run):
     told = io.StringIO()
     outcome = SimpleNamespace(finished=True, champion=FIRST)
-    _finish(
-        Console(file=told, width=120), SimpleNamespace(folder=run, config=read_facts(run).config), outcome
-    )
+    _finish(Console(file=told, width=120), run, read_facts(run).config, outcome)
     text = told.getvalue()
     assert "by seat" in text and "75.0%" in text
     assert "seat 0: 87.5 %, n 20" in text and "seat 1: 62.5 %, n 20" in text

@@ -506,7 +506,8 @@ def test_ctrl_c_ends_a_hanging_engine(fake):
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     errors = process.communicate(timeout=20)[1]
-    assert "KeyboardInterrupt" in errors
+    # On a busy machine the interruption may meet the engine's start, which then says that the match is void.
+    assert process.returncode != 0 and ("KeyboardInterrupt" in errors or "void" in errors)
     assert pids
     assert not any(map(alive, pids))
 

@@ -20,6 +20,8 @@ from ..errors import GameError
 from .game import Game
 from .record import clear, limits_of, make_answers, record
 
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
 
 def explain_rules(game: Game) -> None:
     """Find the rule at fault after a kernel failed to compile; return if every rule compiles alone.
@@ -188,7 +190,7 @@ _HINTS = (
 
 def _compile_cause(rule: Any, error: Exception) -> tuple[str, str]:
     """Return the line of the user's file and the short cause of a failed compilation."""
-    text = str(error)
+    text = COLOUR.sub("", str(error))  # Numba colours its messages where colorama can be imported
     lines = re.findall(r'File "([^"\n]+)", line (\d+)|(?:at|from) (\S+\.py) \((\d+)\)', text)
     found = [(a or c, int(b or d)) for a, b, c, d in lines if "site-packages" not in (a or c)]
     code = getattr(rule, "py_func", rule).__code__
