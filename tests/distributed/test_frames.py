@@ -153,7 +153,7 @@ def test_a_host_that_does_not_exist_is_told():
 
 
 @pytest.mark.parametrize(
-    "address", ["", "host", "host:", ":80", "host:x", "host:-1", "host:70000", "h:²", "1"]
+    "address", ["http://host:80", "", "host", "host:", ":80", "host:x", "host:-1", "host:70000", "h:²", "1"]
 )
 def test_an_address_that_is_none_is_told_with_an_example(address):
     with pytest.raises(StoreError, match="is no address; give HOST:PORT, such as"):

@@ -142,7 +142,7 @@ def name_of(connection: socket.socket) -> str:
 def split_address(address: str) -> tuple[str, int]:
     """Return host and port of `HOST:PORT`; StoreError where it is none."""
     host, colon, port = address.rpartition(":")
-    if not colon or not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+    if not colon or not host or "/" in host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
         raise StoreError(f"'{address}' is no address; give HOST:PORT, such as 192.168.1.100:6390.")
     return host.strip("[]"), int(port)
 
