@@ -18,7 +18,7 @@ from zeroloop.evaluator.choice import Choice, require_pure, shapes_of
 from zeroloop.metrics import read_events
 from zeroloop.networks import build
 from zeroloop.replay.log import EpisodeLog
-from zeroloop.run import Run, checkpoint_names, read_checkpoint
+from zeroloop.run import Run, checkpoint_names, read_checkpoint, set_paused
 from zeroloop.schedule import Schedule
 from zeroloop.train import _Loop, check_start, train
 
@@ -257,3 +257,23 @@ def test_configured_opponents_do_not_disturb_the_estimate():
     play = {"opponents": (OpponentConfig(player="random", share=0.5),), "games": 4}
     found = bench_selfplay(TICTACTOE, small_config(selfplay=play), 1, seconds=0.2, rounds=1)
     assert found["evaluations_per_second"] > 0 and found["ratio"] > 0
+
+
+def test_a_run_that_is_paused_when_it_goes_on_waits_and_then_plays(tmp_path):
+    folder, given = tmp_path / "run", run_config()
+    run = Run.open(folder, given)
+    set_paused(folder, True)
+    said, asked = [], []
+
+    def stop():
+        asked.append(1)
+        if len(asked) == 3:
+            assert said.count("say") and len(episodes(folder)) == 0
+            set_paused(folder, False)
+        return False
+
+    try:
+        outcome = train(run, lambda kind, values: said.append(kind), stop)
+    finally:
+        run.close()
+    assert outcome.finished and len(episodes(folder)) > 0

@@ -162,6 +162,8 @@ class _Loop:
         self.past: list[str] = []
         """Hashes of the models saved so far, oldest first."""
         self.play_seconds, self.overflows = 0.0, 0
+        self.playing_since: float | None = None
+        """Monotonic seconds at which the phase of play began; None outside of it."""
         self.published_steps = -1
         self.gate_games = 0
         self._status_lock = threading.Lock()
@@ -225,7 +227,7 @@ class _Loop:
                 self.totals[name] += counted[name]
             self.collector.clear_counters()
             self._noted = {}
-        begun = time.monotonic()
+        self.playing_since = begun = time.monotonic()
         self._mark(begun)
         self.report("phase", {"name": "play", "iteration": self.iteration})
         if self.collector.collect(self._stop_or_spent):
@@ -233,7 +235,7 @@ class _Loop:
         elif not self.stop():
             self.collector.end()  # the time is up, or the gate is open
             self.phase = "learn"
-        self.play_seconds = time.monotonic() - begun
+        self.play_seconds, self.playing_since = time.monotonic() - begun, None
         self.totals["play_seconds"] += self.play_seconds
         counted, noted = self.collector.counters(), self._noted
         self._noted = counted
@@ -274,7 +276,7 @@ class _Loop:
         self.health.probe(logits[:, : self.game.max_legal], batch.legal_mask)
 
     def _stop_or_spent(self) -> bool:
-        self._show_status("play")
+        self._show_status("play" if self.playing_since else "paused")
         minutes = self.config.budget.minutes
         spent = minutes > 0 and self.seconds() > 60 * minutes
         if self.config.collect.gate == "games" and self.replay.games >= self.gate_games:
@@ -627,7 +629,7 @@ class _Loop:
             "phase": phase,
         }
         if not isinstance(self.collector, RemoteCollector):
-            playing = time.monotonic() - self.marks[0][0] if phase == "play" else 0.0
+            playing = time.monotonic() - self.playing_since if self.playing_since else 0.0
             row["play_seconds"] = self.totals["play_seconds"] + playing
             row |= {k: v + self.totals[k] for k, v in self.collector.counters().items()}
             row |= {f"{k}_seconds": v for k, v in self.collector.seconds().items()}
