@@ -318,19 +318,19 @@ def test_a_worker_stopped_for_longer_than_it_may_be_silent_comes_back_and_nothin
     one = begin("collect.lost_seconds=1")
     one.grown(60_000)
     folder, pid = sorted(one.workers().items())[0]
+
+    def mine():
+        return sum(worker_of(k) == int(folder.name) for k in keys_of_copy(one.folder))
+
+    eventually(lambda: mine() > 0, 60)
     os.kill(pid, signal.SIGSTOP)
     try:
         before = one.size()
         time.sleep(3)
         one.grown(before)
         assert folder.exists(), "a stopped worker's spool is its own"
-        assert sum(worker_of(k) == int(folder.name) for k in keys(one.folder)) > 0
     finally:
         os.kill(pid, signal.SIGCONT)
-
-    def mine():
-        return sum(worker_of(k) == int(folder.name) for k in keys_of_copy(one.folder))
-
     had = mine()
     eventually(lambda: mine() > had, 30)
     assert one.interrupted() == 130
