@@ -13,8 +13,8 @@ import pytest
 
 from zeroloop import model
 from zeroloop.config import Config, NetworkConfig
+from zeroloop.distributed import door
 from zeroloop.distributed import leaves as remote
-from zeroloop.distributed.frames import Channel
 from zeroloop.distributed.inference import InferenceServer, follow
 from zeroloop.distributed.lanes import Lanes, StaleModelError, batch_sizes
 from zeroloop.distributed.leaves import RemoteEvaluator
@@ -309,7 +309,7 @@ def test_another_game_rules_version_or_observation_is_refused_at_the_hello(game,
     with pytest.raises(RefusedError, match=r"game connect4.*tictactoe"):
         RemoteEvaluator(other, server.address, server.newest, 8)
     for key, value in (("zeroloop", "0.0.1"), ("observation_version", 99), ("rules_identity", "else")):
-        channel = Channel.connect(server.address)
+        channel = door.connect(server.address)
         channel.send({"call": "hello", "about": {**meaning(game), key: value}, "batch": 8})
         head, _ = channel.receive()
         channel.close()
@@ -326,7 +326,7 @@ def half(game, server, change):
     leaves = positions(game, 3)
     ids = np.concatenate([leaves.legal[i, : leaves.count[i]] for i in range(3)]).astype(np.uint16)
     parts = [leaves.states.copy(), leaves.count.astype(np.uint8), ids]
-    channel = Channel.connect(server.address)
+    channel = door.connect(server.address)
     channel.set_timeout(10)
     channel.send({"call": "hello", "about": meaning(game), "batch": 8})
     channel.receive()
@@ -390,7 +390,7 @@ def test_a_stranger_and_a_silent_connection_harm_nobody(game, server):
 
 
 def test_a_client_that_never_reads_is_not_read_either_and_others_are_answered(game, server):
-    greedy = Channel.connect(server.address)
+    greedy = door.connect(server.address)
     greedy.send({"call": "hello", "about": meaning(game), "batch": 64})
     greedy.receive()
     leaves = positions(game, 64)

@@ -37,11 +37,11 @@ def inference(
     go on when it is back. docs/inference.md is the manual.
     """
     from .. import model
+    from ..distributed.door import warning
     from ..distributed.inference import InferenceServer, follow
     from ..errors import BackendError
     from ..evaluator.choice import choose
     from ..games import make
-    from ..serve import is_loopback
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -55,14 +55,15 @@ def inference(
     mine = config.inference
     choice = choose(config.run.device, config.run.backend, config.run.precision)
     server = InferenceServer(
-        game, choice, max_batch=mine.max_batch, deadline_ms=mine.deadline_ms, lanes=mine.lanes
+        game, choice, max_batch=mine.max_batch, deadline_ms=mine.deadline_ms, lanes=mine.lanes, say=tell
     )
     try:
         if path is not None and found is not None:
             server.publish(found.hash, path.read_bytes())
-        address = server.listen(bind or mine.bind)
-        if not is_loopback(address.rpartition(":")[0]):
-            tell(f"warning: {address} is reached from other machines, and whoever reaches it may use it.")
+        name = "--bind" if bind else "inference.bind"
+        address = server.listen(bind or mine.bind, name)
+        if alert := warning(name, address):
+            tell(f"warning: {alert}")
         has = server.newest[: model.SHORT] or "no model yet"
         tell(f"inference of {game.id} at {address}: {choice}, {server.lanes.number} lanes, {has}")
         if as_json:

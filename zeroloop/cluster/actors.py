@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import socket
 import threading
@@ -14,6 +15,7 @@ import ray
 
 from .. import configfile
 from ..config import Config
+from ..distributed import door
 from ..distributed.store import check_meaning, meaning
 from ..errors import UnreachableError, ZeroloopError
 from ..games import make
@@ -27,9 +29,16 @@ ENDING = 15.0
 
 
 class _Actor:
-    """What all of them have: a flag to stop, and where they are."""
+    """What all of them have: a flag to stop, and where they are.
 
-    def __init__(self, replay: Any) -> None:
+    Args:
+      password: of the ports between the actors; empty: as the environment of their machine has it.
+    """
+
+    def __init__(self, replay: Any, password: str) -> None:
+        if password:
+            os.environ.pop(door.FILE, None)
+            os.environ[door.PASSWORD] = password  # the process is this actor's alone
         self._store = RayStore(replay)
         self._stop = threading.Event()
 
@@ -45,8 +54,8 @@ class _Actor:
 class SelfPlay(_Actor):
     """Actor: one self-play worker, whose spool lies on its machine's disk."""
 
-    def __init__(self, replay: Any, root: str) -> None:
-        super().__init__(replay)
+    def __init__(self, replay: Any, password: str, root: str) -> None:
+        super().__init__(replay, password)
         self._root = pathlib.Path(root)
 
     def run(self) -> dict[str, str]:
@@ -85,8 +94,8 @@ class Inference(_Actor):
       port: where it listens, at the address that its machine has in the cluster; 0: any that is free.
     """
 
-    def __init__(self, replay: Any, port: int) -> None:
-        super().__init__(replay)
+    def __init__(self, replay: Any, password: str, port: int) -> None:
+        super().__init__(replay, password)
         self._bind = f"{untyped.util.get_node_ip_address()}:{port}"
 
     def run(self) -> dict[str, str]:
@@ -100,7 +109,12 @@ class Inference(_Actor):
             choice = choose(config.run.device, config.run.backend, config.run.precision)
             game = make(config.game.name, **config.game.options)
             server = InferenceServer(
-                game, choice, max_batch=c.max_batch, deadline_ms=c.deadline_ms, lanes=c.lanes
+                game,
+                choice,
+                max_batch=c.max_batch,
+                deadline_ms=c.deadline_ms,
+                lanes=c.lanes,
+                say=self._store.say,
             )
         except ZeroloopError as error:
             return {"failed": str(error)}
@@ -136,8 +150,8 @@ class Learner(_Actor):
       plain: the configuration; numbers of threads that are 0 become those of this machine, or of the run.
     """
 
-    def __init__(self, replay: Any, folder: str, plain: dict[str, Any]) -> None:
-        super().__init__(replay)
+    def __init__(self, replay: Any, password: str, folder: str, plain: dict[str, Any]) -> None:
+        super().__init__(replay, password)
         self._folder, self._plain = pathlib.Path(folder), plain
         self._reports: list[tuple[str, dict[str, Any]]] = []
         self._ending = 0.0

@@ -7,6 +7,7 @@ lie in its spool, and the replay actor holds only copies of those.
 from __future__ import annotations
 
 import pathlib
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as OnN
 from .. import configfile
 from ..config import Config
 from ..distributed.crew import about_run
+from ..distributed.door import own_password
 from ..distributed.frames import split_address
 from ..errors import ConfigError, RefusedError, StoreError, UnreachableError
 from ..games import make
@@ -85,7 +87,7 @@ class _Crew:
 
     def __init__(self, folder: pathlib.Path, config: Config, report: Report) -> None:
         self._folder, self._config, self._report = folder, config, report
-        self._plain = configfile.to_plain(config)
+        self._plain, self._password = configfile.to_plain(config), _password(config)
         self._nodes = room.nodes_of(untyped.nodes())
         self._unfit = {n.id: n.host for n in self._nodes if self._differs(n)}
         """Machines that are given no worker, by the number of their node."""
@@ -147,7 +149,7 @@ class _Crew:
                 max_concurrency=4,
                 scheduling_strategy=pinned,
             )
-            .remote(self._replay, str(self._folder), self._plain)
+            .remote(self._replay, self._password, str(self._folder), self._plain)
         )
         self._told, self._begun = 0, time.monotonic()
         actor: Any = self._learner
@@ -316,7 +318,7 @@ class _Crew:
         if self._unfit:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(self._unfit)})"}
         root = self._config.collect.spool or str(self._folder / "spool")
-        return _Worker(ray.remote(SelfPlay).options(**options).remote(self._replay, root))
+        return _Worker(ray.remote(SelfPlay).options(**options).remote(self._replay, self._password, root))
 
     def _worker_ended(self, worker: _Worker) -> None:
         """Take a worker out; the next look starts another, which sends what this one had finished."""
@@ -352,7 +354,8 @@ class _Crew:
             ray.kill(self._inference)
         r = self._config.ray
         options = {"num_cpus": r.inference_cpus, "num_gpus": r.inference_gpus, "max_concurrency": 4}
-        self._inference = ray.remote(Inference).options(**options).remote(self._replay, self._port)
+        made = ray.remote(Inference).options(**options)
+        self._inference = made.remote(self._replay, self._password, self._port)
         self._served, self._served_since = self._inference.run.remote(), time.monotonic()
 
     def _follow(self, address: str) -> None:
@@ -376,6 +379,12 @@ class _Crew:
             self._say(f"{left} finished games are kept in {root}; the next session takes them first")
         for actor in [w.actor for w in self._workers]:
             ray.kill(actor)
+
+
+def _password(config: Config) -> str:
+    """Return the password of the session's ports: the driver's, or one drawn for those that it opens."""
+    opens = config.ray.inference or config.inference.server == "learner"
+    return own_password() or (secrets.token_hex(32) if opens else "")
 
 
 def _result(ref: Any) -> tuple[Any, str]:

@@ -19,6 +19,7 @@ from ..files import write_file
 from ..games.game import Game
 from ..run import is_paused
 from .collector import RemoteCollector
+from .door import warning
 from .inference import InferenceServer
 from .leaves import publish
 from .producers import Producers
@@ -74,9 +75,11 @@ class Crew:
             address = config.redis.url
         elif store is None:
             store = MemoryStore(about, c.queue, c.lost_seconds)
-            self.server = StoreServer(store, c.bind or "127.0.0.1:0")
+            self.server = StoreServer(store, c.bind or "127.0.0.1:0", "collect.bind", say=say)
             address = self.server.address
             if c.bind:
+                if alert := warning("collect.bind", c.bind):
+                    say(alert)
                 say(f"on other machines: zeroloop worker THIS_HOST:{address.rpartition(':')[2]}")
         tend, give = self._tend, self._give if config.inference.server else None
         self.collector = RemoteCollector(game, config, choice, store, keep, say, tend, give, sync)
@@ -96,9 +99,17 @@ class Crew:
         if choice.device != "cpu":
             self.share = DeviceShare(i.learner_share)
         server = InferenceServer(
-            game, choice, max_batch=i.max_batch, deadline_ms=i.deadline_ms, lanes=i.lanes, share=self.share
+            game,
+            choice,
+            max_batch=i.max_batch,
+            deadline_ms=i.deadline_ms,
+            lanes=i.lanes,
+            share=self.share,
+            say=self._say,
         )
         server.listen(i.bind)
+        if alert := warning("inference.bind", i.bind):
+            self._say(alert)
         return server
 
     def _inference_address(self, config: Config) -> str:

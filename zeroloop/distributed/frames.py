@@ -11,6 +11,7 @@ import json
 import re
 import socket
 import struct
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,18 +69,26 @@ class Channel:
             raise UnreachableError(f"{self.peer} does not take what is sent ({_reason(error)}).") from error
         self.bytes_sent += len(data)
 
-    def receive(self) -> tuple[dict[str, Any], list[memoryview]]:
-        """Wait for one frame and return its head and its parts."""
-        magic, head_size, body_size = _LENGTHS.unpack(self._exactly(_LENGTHS.size))
-        if magic != MAGIC or head_size > _LONGEST_HEAD or body_size > _LONGEST_BODY:
+    def receive(
+        self, longest_head: int = _LONGEST_HEAD, longest_body: int = _LONGEST_BODY, end: float | None = None
+    ) -> tuple[dict[str, Any], list[memoryview]]:
+        """Wait for one frame and return its head and its parts.
+
+        Args:
+          longest_head, longest_body: bytes; a frame that says it is longer is none.
+          end: on `time.monotonic()`, when all of it must be here, however slowly it comes; it takes the
+            place of the timeout, which is to be set anew.
+        """
+        magic, head_size, body_size = _LENGTHS.unpack(self._exactly(_LENGTHS.size, end))
+        if magic != MAGIC or head_size > longest_head or body_size > longest_body:
             raise StoreError(f"{self.peer} does not speak zeroloop's protocol, or another version of it.")
         try:
-            head: Any = json.loads(self._exactly(head_size))
+            head: Any = json.loads(self._exactly(head_size, end))
         except (ValueError, RecursionError) as error:
             raise StoreError(f"{self.peer} sent a frame whose head is no JSON.") from error
         if not isinstance(head, dict):
             raise StoreError(f"{self.peer} sent a frame whose head is no object.")
-        body = memoryview(self._exactly(body_size))
+        body = memoryview(self._exactly(body_size, end))
         sizes = head.pop("parts", None)
         whole = isinstance(sizes, list) and all(type(n) is int and n >= 0 for n in sizes)
         if not isinstance(sizes, list) or not whole or sum(sizes) != body_size:
@@ -91,12 +100,14 @@ class Channel:
         self.bytes_received += _LENGTHS.size + head_size + body_size
         return head, parts
 
-    def _exactly(self, size: int) -> bytearray:
+    def _exactly(self, size: int, end: float | None) -> bytearray:
         data, at = bytearray(min(size, _PIECE)), 0
         while at < size:
             if at == len(data):
                 data.extend(bytes(min(size - at, at)))
             try:
+                if end is not None:
+                    self._socket.settimeout(max(1e-3, end - time.monotonic()))
                 with memoryview(data) as view:
                     n = self._socket.recv_into(view[at:])
             except OSError as error:
@@ -104,6 +115,8 @@ class Channel:
             if n == 0:
                 raise UnreachableError(f"{self.peer} has closed the connection.")
             at += n
+            if end is not None and at < size and time.monotonic() > end:
+                raise UnreachableError(f"{self.peer} does not answer (no answer in time).")
         return data
 
     def close(self) -> None:
@@ -113,14 +126,20 @@ class Channel:
         self._socket.close()
 
 
-def listen(address: str) -> socket.socket:
-    """Return a socket that listens at HOST:PORT; port 0 takes any that is free."""
+def listen(address: str, name: str = "") -> socket.socket:
+    """Return a socket that listens at HOST:PORT; port 0 takes any that is free.
+
+    Args:
+      name: key or flag that gave the address, for messages.
+    """
     host, port = split_address(address)
     try:
-        return socket.create_server((host, port), backlog=128)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
+        given = f"{name} is {address}, which" if name else address
         raise StoreError(
-            f"{address} cannot be listened at ({error.strerror or error}); free the port or give another one."
+            f"{given} cannot be listened at ({error.strerror or error}); free the port or give another one."
         ) from error
 
 

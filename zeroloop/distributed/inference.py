@@ -20,6 +20,7 @@ from .. import model
 from ..errors import RefusedError, StoreError, UnreachableError, ZeroloopError
 from ..evaluator.choice import Choice
 from ..games.game import Game
+from .door import Door
 from .frames import Channel, Part, address_of, listen
 from .lanes import Asker, Lanes, StaleModelError
 from .ragged import answer_bytes, read_request
@@ -35,7 +36,7 @@ class InferenceServer:
 
     Args:
       max_batch: positions of a batch at most; a client that may send more is refused at its hello.
-      deadline_ms, lanes, share: see `Lanes`.
+      deadline_ms, lanes, share: see `Lanes`. password, say: see `Door`.
 
     Attributes:
       address: HOST:PORT, once it listens.
@@ -51,8 +52,11 @@ class InferenceServer:
         deadline_ms: float = 2.0,
         lanes: int = 0,
         share: DeviceShare | None = None,
+        password: str | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self.game, self.address = game, ""
+        self._door = Door(password, say)
         self.lanes = Lanes(game, choice, max_batch, deadline_ms, lanes, share)
         self._about = meaning(game)
         self._lock = threading.Lock()
@@ -70,13 +74,16 @@ class InferenceServer:
         """See `Lanes.publish`."""
         self.lanes.publish(name, data, newest)
 
-    def listen(self, bind: str) -> str:
+    def listen(self, bind: str, name: str = "inference.bind") -> str:
         """Answer whoever connects at HOST:PORT (port 0: any that is free), and return the address.
+
+        Args:
+          name: key or flag that gave the address, for messages.
 
         Raises:
           StoreError: the address cannot be listened at.
         """
-        self._socket = listen(bind)
+        self._socket = listen(bind, name)
         self.address = address_of(self._socket)
         threading.Thread(target=self._accept, args=(self._socket,), name="accept", daemon=True).start()
         return self.address
@@ -99,14 +106,7 @@ class InferenceServer:
     def _serve(self, channel: Channel) -> None:
         asker: Asker | None = None
         try:
-            channel.set_timeout(HELLO)
-            head, _ = channel.receive()
-            try:
-                asks = self._greet(head)
-            except RefusedError as error:
-                self._counters["refused"] += 1
-                channel.send({"refused": str(error)})
-                return
+            asks = self._greeted(channel)
             channel.send({"newest": self.newest, "max_batch": self.lanes.max_batch})
             channel.set_timeout(None)
             asker = self.lanes.join() if asks else None
@@ -114,7 +114,7 @@ class InferenceServer:
                 head, parts = channel.receive()
                 channel.send(*self._answer(asker, head, parts))
         except StoreError:
-            pass  # the client is gone, or never was one of ours; it asks again if it wants an answer
+            pass  # the client is gone, refused, or never was one of ours; it asks again if it wants an answer
         finally:
             if asker is not None:
                 self.lanes.leave(asker)
@@ -123,6 +123,22 @@ class InferenceServer:
                 self._counters["bytes_received"] += channel.bytes_received
                 self._counters["bytes_sent"] += channel.bytes_sent
             channel.close()
+
+    def _greeted(self, channel: Channel) -> bool:
+        """Take a connection in, and return whether it will ask for evaluations."""
+        try:
+            self._door.admit(channel)
+        except RefusedError:
+            self._counters["refused"] += 1
+            raise
+        channel.set_timeout(HELLO)
+        head, _ = channel.receive()
+        try:
+            return self._greet(head)
+        except RefusedError as error:
+            self._counters["refused"] += 1
+            channel.send({"refused": str(error)})
+            raise
 
     def _greet(self, head: dict[str, Any]) -> bool:
         """Check a hello, and return whether the client will ask for evaluations."""

@@ -14,6 +14,7 @@ from ..errors import BackendError, RefusedError, StoreError, UnreachableError
 from ..evaluator import distinct
 from ..games.game import Game
 from ..search.forest import Evaluation, Leaves
+from .door import connect
 from .frames import Channel, Part
 from .lanes import StaleModelError
 from .ragged import id_type, read_answer, request_bytes, unpack_answer
@@ -47,11 +48,12 @@ class RemoteEvaluator:
       stop: asked while the server does not answer; once true, UnreachableError is raised. None: at once.
       tell: told once when the server is lost, and once when it answers again.
       patience: seconds without an answer after which the server counts as lost.
+      password: see `door.connect`.
 
     Raises:
       UnreachableError: the server does not answer; the ticket stays good.
-      RefusedError: another version, game or rules, a batch that the server does not take, or a model
-        that gives values which are no numbers.
+      RefusedError: another password, version, game or rules, a batch that the server does not take, or a
+        model that gives values which are no numbers.
     """
 
     def __init__(
@@ -64,9 +66,11 @@ class RemoteEvaluator:
         stop: Callable[[], bool] | None = None,
         tell: Callable[[str], None] | None = None,
         patience: float = 30.0,
+        password: str | None = None,
     ) -> None:
         self.game, self.server, self.model, self.batch = game, server, model, batch
         self._stop, self._tell, self._patience = stop, tell or _tell, patience
+        self._password = password
         self._about = meaning(game)
         self.newest = ""
         """Hash of the server's newest model, as of its last answer."""
@@ -142,8 +146,7 @@ class RemoteEvaluator:
 
     def _connect(self) -> None:
         """Greet the server."""
-        channel = Channel.connect(self.server)
-        channel.set_timeout(self._patience)
+        channel = connect(self.server, self._password, self._patience)
         try:
             channel.send({"call": "hello", "about": self._about, "batch": self.batch})
             head, _ = channel.receive()
@@ -217,7 +220,13 @@ class RemoteEvaluator:
 
 
 def publish(
-    server: str, game: Game, name: str, data: bytes, newest: bool = True, timeout: float = 120.0
+    server: str,
+    game: Game,
+    name: str,
+    data: bytes,
+    newest: bool = True,
+    timeout: float = 120.0,
+    password: str | None = None,
 ) -> None:
     """Make a model the newest of an inference server elsewhere.
 
@@ -225,11 +234,13 @@ def publish(
       name: SHA-256 of `data`. data: a model's bytes, see `model.encode`.
       newest: false only offers it: the server's newest stays. So a worker is answered that plays what its
         store calls the newest while the server, started anew, does not have it.
+      password: see `door.connect`.
 
     Raises:
-      UnreachableError: the server does not answer. RefusedError: another game or rules, damaged bytes.
+      UnreachableError: the server does not answer.
+      RefusedError: another password, game or rules, damaged bytes.
     """
-    channel = Channel.connect(server)
+    channel = connect(server, password)
     channel.set_timeout(timeout)
     try:
         channel.send({"call": "hello", "about": meaning(game), "batch": 0})

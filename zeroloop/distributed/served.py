@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ..errors import RefusedError, StoreError
+from .door import Door, connect
 from .frames import Channel, address_of, listen
 from .store import EpisodeStore, Orders, Standing, Stored, Weights
 
@@ -25,13 +26,25 @@ TIMEOUT = 20.0
 class StoreServer:
     """Serves a store to workers at HOST:PORT, a thread for each connection.
 
+    Args:
+      name: key or flag that gave the address, for messages.
+      password, say: see `Door`.
+
     Raises:
       StoreError: the address cannot be listened at.
     """
 
-    def __init__(self, store: EpisodeStore, bind: str) -> None:
+    def __init__(
+        self,
+        store: EpisodeStore,
+        bind: str,
+        name: str = "",
+        password: str | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
         self._store = store
-        self._socket = listen(bind)
+        self._door = Door(password, say)
+        self._socket = listen(bind, name)
         self.address = address_of(self._socket)
         self._channels: set[Channel] = set()
         self._lock = threading.Lock()
@@ -57,6 +70,7 @@ class StoreServer:
 
     def _serve(self, channel: Channel) -> None:
         try:
+            self._door.admit(channel)
             while True:
                 head, parts = channel.receive()
                 try:
@@ -123,10 +137,14 @@ class StoreServer:
 
 
 class StoreClient:
-    """An `EpisodeStore` at the other end of a socket; a broken connection is made anew at the next call."""
+    """An `EpisodeStore` at the other end of a socket; a broken connection is made anew at the next call.
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    Args:
+      password: see `door.connect`.
+    """
+
+    def __init__(self, address: str, password: str | None = None) -> None:
+        self.address, self._password = address, password
         self._lock = threading.Lock()
         self._channel: Channel | None = None
 
@@ -136,8 +154,7 @@ class StoreClient:
         with self._lock:
             try:
                 if self._channel is None:
-                    self._channel = Channel.connect(self.address)
-                    self._channel.set_timeout(TIMEOUT)
+                    self._channel = connect(self.address, self._password, TIMEOUT)
                 self._channel.send({"call": call, **values}, parts)
                 head, out = self._channel.receive()
             except StoreError:
