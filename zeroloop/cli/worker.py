@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import signal
-import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 
 import click
 
 from ..errors import ZeroloopError
 from .base import main, tell
+
+ENDING = 30.0
+"""Seconds that worker processes have to send what they have finished."""
+SAID = 0.5
+"""Seconds between two looks at how many games a held worker has finished."""
 
 
 @main.command()
@@ -25,15 +32,19 @@ from .base import main, tell
     help="Folder of finished games that the learner has not got yet.",
 )
 @click.option("--ca", default="", help="File of the certificate authority of a rediss:// server.")
-@click.option("--gauges", default="", metavar="HOST:PORT", help="Prometheus endpoint; port 0: any.")
+@click.option("--gauges", default="", metavar="HOST:PORT", help="Prometheus endpoint; port 0: any free one.")
 @click.option("--held", is_flag=True, hidden=True)
 def worker(
     address: str, namespace: str, workers: int, spool: pathlib.Path, ca: str, gauges: str, held: bool
 ) -> None:
     """Play for a run: ADDRESS is HOST:PORT of its learner, or redis://HOST:PORT/0."""
+    if gauges:
+        _check_gauges(gauges, workers)
     if workers != 1:
-        words = [address, "--run", namespace, "--spool", str(spool), "--ca", ca, "--gauges", gauges]
-        sys.exit(_many(workers, words))
+        extra = [
+            w for pair in (("--run", namespace), ("--ca", ca), ("--gauges", gauges)) if pair[1] for w in pair
+        ]
+        sys.exit(_many(workers, address, spool, tuple(extra)))
     from ..distributed.store import EpisodeStore
     from ..distributed.worker import Worker
 
@@ -52,18 +63,17 @@ def worker(
 
         store = StoreClient(address)
     stop, interrupted = threading.Event(), threading.Event()
-
-    def press(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)  # again: end at once; what is finished is in the spool
-        interrupted.set()
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, press)
+    _on_signals(stop, interrupted)
     if held:  # by the process that started this one: when it goes, so does its end of our standard input
         threading.Thread(target=_end_with_input, args=(stop,), daemon=True).start()
     one = Worker(store, spool, stop=stop.is_set, say=lambda text: tell(f"worker: {text}"), endpoint=gauges)
-    one.run()
+    if held:
+        threading.Thread(target=_count, args=(lambda: one.games,), daemon=True).start()
+    try:
+        one.run()
+    finally:
+        if held:
+            _tell_count(one.games)
     if not held:
         why = "told to stop" if stop.is_set() else "the run is over, or was stopped"
         tell(f"worker: {why}; {one.games:,} games were played here")
@@ -71,21 +81,69 @@ def worker(
         sys.exit(130)
 
 
+def _check_gauges(gauges: str, workers: int) -> None:
+    """Refuse an endpoint that cannot be, by the name of its flag."""
+    from ..distributed.frames import listen, split_address
+
+    port = split_address(gauges)[1]
+    if port and workers != 1:
+        raise ZeroloopError(
+            f"--gauges is {gauges}, one port for {workers} workers; give port 0: each takes a free one, and "
+            "the learner's /targets lists them."
+        )
+    listen(gauges, "--gauges").close()
+
+
+def _on_signals(*events: threading.Event) -> None:
+    """Set these at SIGINT or SIGTERM; the second one ends at once: what is finished is in the spool."""
+
+    def press(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        for event in events:
+            event.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, press)
+
+
 def _end_with_input(stop: threading.Event) -> None:
     sys.stdin.read()
     stop.set()
 
 
-def _many(workers: int, words: list[str]) -> int:
-    """Run so many processes of this command, one worker each; return the first exit code that is not 0."""
-    command = [sys.executable, "-m", "zeroloop", "worker", *words]
-    processes = [subprocess.Popen(command) for _ in range(workers)]
-    signal.signal(signal.SIGINT, lambda *_: None)  # the terminal sends it to the processes too
+def _count(games: Callable[[], int]) -> None:
+    """Say to the process that holds this one how many games are finished, whenever there are more."""
+    said = -1
+    while True:
+        if games() != said:
+            said = games()
+            _tell_count(said)
+        time.sleep(SAID)
 
-    def end(*_: object) -> None:
-        for process in processes:
-            process.terminate()
 
-    signal.signal(signal.SIGTERM, end)
-    codes = [p.wait() for p in processes]
-    return next((code for code in codes if code), 0)
+def _tell_count(games: int) -> None:
+    from ..distributed.producers import COUNT
+
+    with contextlib.suppress(BrokenPipeError):  # who held us is gone, and we are ending
+        tell(f"{COUNT}{games}")
+
+
+def _many(workers: int, address: str, spool: pathlib.Path, extra: tuple[str, ...]) -> int:
+    """Keep so many processes of this command until the run is over or a signal comes; return exit code."""
+    from ..distributed.producers import Producers
+
+    stop = threading.Event()
+    _on_signals(stop)
+    found = Producers(workers, address, spool, tell, extra, elsewhere=True)
+    code = 0
+    try:
+        while not stop.is_set() and not found.over:
+            found.check()
+            stop.wait(0.1)
+    finally:
+        code = found.close(ENDING)
+    why = "told to stop" if stop.is_set() else "the run is over, or was stopped"
+    least = "" if found.exact else "at least "  # a killed process has not said its last number
+    restarts = f"; processes started again: {found.restarts:,}" if found.restarts else ""
+    tell(f"workers: {why}; {least}{found.games:,} games were played here{restarts}")
+    return 130 if stop.is_set() else code

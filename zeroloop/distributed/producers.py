@@ -1,4 +1,4 @@
-"""Producers: worker processes that a learner starts on its own machine, and starts again when they die."""
+"""Producers: worker processes of one machine, started again when they die."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ YOUNG, DEATHS = 60.0, 5
 """Where so many processes in a row end by themselves, younger than so many seconds, that is an error."""
 SHORTEST, LONGEST = 0.5, 10.0
 """Seconds before another process takes the place of one that died younger than LONGEST; doubled each time."""
+COUNT = "games: "
+"""Begins a line in which a process says how many games it has finished."""
 OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 """Ends that somebody else has brought about, or the system for want of memory."""
 
@@ -28,6 +30,8 @@ class Producers:
     Args:
       address: of the store. root: folder of spools. say: takes a sentence for a person.
       extra: further arguments of the command.
+      elsewhere: the learner is no parent of theirs. One that ends with exit code 0 has heard that the run is
+        over; and while none has joined, one that fails is not started again: its words are the error.
     """
 
     def __init__(
@@ -37,11 +41,17 @@ class Producers:
         root: pathlib.Path,
         say: Callable[[str], None],
         extra: tuple[str, ...] = (),
+        elsewhere: bool = False,
     ) -> None:
         self._command = [sys.executable, "-m", "zeroloop", "worker", address, "--spool", str(root), *extra]
         self._say = say
         self.restarts = 0
         """Processes started in place of dead ones."""
+        self.over = False
+        """Whether a worker has ended because the run is over; with `elsewhere` only."""
+        self.exact = True
+        """Whether every process that has died had said its last number of games."""
+        self._elsewhere, self._joined, self._played = elsewhere, False, 0
         self._ending = False
         self._failed = 0
         self._processes = [_Process(self._command, say) for _ in range(number)]
@@ -58,15 +68,24 @@ class Producers:
         """Process numbers, for whoever wants to try what happens."""
         return [p.pid for p in self._processes]
 
+    @property
+    def games(self) -> int:
+        """Games that they have finished, those included that are dead, as they last said."""
+        return self._played + sum(p.games or 0 for p in self._processes)
+
     def check(self) -> None:
         """Start dead processes again; the finished games of the dead are sent by the new ones.
 
         Raises:
-          StoreError: they die again and again; the last words of one are told.
+          StoreError: they die again and again, or none can join; the last words of one are told.
         """
+        self._joined = self._joined or any(p.games is not None for p in self._processes)
         for i, process in enumerate(self._processes):
             code = process.code()
             if code is None or self._ending:
+                continue
+            if self._elsewhere and self._has_left(process, code):
+                self.over = True
                 continue
             due = self._due[i]
             if due is None:
@@ -74,12 +93,24 @@ class Producers:
             if time.monotonic() >= due:
                 self.restarts += 1
                 self._due[i] = None
+                self._played += process.games or 0
                 self._processes[i] = _Process(self._command, self._say)
+
+    def _has_left(self, process: _Process, code: int) -> bool:
+        """Return whether a worker has ended with its run; where none has ever joined, raise why not."""
+        words = process.words()
+        joined = self._joined or process.games is not None
+        if code and code not in OUTSIDE and not joined:
+            raise StoreError(
+                words.removeprefix("zeroloop: ") or f"a worker process {_how(code)} and said nothing."
+            )
+        return code == 0
 
     def _bury(self, place: int, process: _Process, code: int) -> float:
         """Say how a process died; return the seconds until another one takes its place."""
         words = f" and said: {process.words()}" if process.words() else ""
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        how = _how(code)
+        self.exact = self.exact and code >= 0
         age = process.seconds()
         self._failed = self._failed + 1 if code not in OUTSIDE and age < YOUNG else 0
         if self._failed >= DEATHS:
@@ -94,8 +125,12 @@ class Producers:
             return 0.0
         return min(LONGEST, SHORTEST * 2.0 ** min(self._deaths[place] - 1, 10))
 
-    def close(self, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Let the processes end by themselves, for so long; `meanwhile` is called until they have."""
+    def close(self, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> int:
+        """Let the processes end by themselves, for so long; `meanwhile` is called until they have.
+
+        Returns:
+          The first exit code of a process that failed meanwhile, which is said; 0: none did.
+        """
         self._ending = True
         end = time.monotonic() + seconds
         for process in self._processes:
@@ -109,6 +144,18 @@ class Producers:
                 process.kill()
             process.bury()
         meanwhile()
+        failed = 0
+        for i, process in enumerate(self._processes):
+            code = process.code() or 0
+            self.exact = self.exact and code >= 0
+            if code > 0 and self._due[i] is None:  # else its end was told
+                self._say(f"worker process {process.pid} {_how(code)} and said: {process.words()}")
+                failed = failed or code
+        return failed
+
+
+def _how(code: int) -> str:
+    return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
 
 class _Process:
@@ -127,6 +174,8 @@ class _Process:
             process_group=0,  # Ctrl-C reaches the learner, which tells its workers
         )
         self.pid = self._process.pid
+        self.games: int | None = None
+        """Games that it has finished, as it last said; None until it has joined."""
         self._lines: deque[str] = deque(maxlen=20)
         self._reader = threading.Thread(target=self._read, args=(say,), daemon=True)
         self._reader.start()
@@ -137,6 +186,8 @@ class _Process:
             for line in lines:
                 if line.startswith("worker:"):
                     say(f"{line.strip()} (process {self.pid})")
+                elif line.startswith(COUNT) and line[len(COUNT) :].strip().isdigit():
+                    self.games = int(line[len(COUNT) :])
                 elif line.strip():
                     self._lines.append(line.strip())
 
