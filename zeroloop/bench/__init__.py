@@ -1,6 +1,7 @@
 """Benchmarks: medians of repeated, interleaved measurements, in the units of the metrics table."""
 
 from .compilation import bench_compile
+from .crowd import bench_crowd
 from .inference import bench_inference
 from .learn import bench_learn
 from .match import bench_match
@@ -14,6 +15,7 @@ from .workers import bench_workers
 
 __all__ = [
     "bench_compile",
+    "bench_crowd",
     "bench_inference",
     "bench_learn",
     "bench_match",

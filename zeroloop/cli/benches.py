@@ -97,3 +97,33 @@ def ray(
 
     config = load_config(game, preset, ("selfplay.games=64", *sets), device)
     print_answer(bench_ray(config, workers, seconds, rounds), as_json)
+
+
+@bench.command("crowd")
+@click.argument("game", default="connect4")
+@click.option("--workers", default=1000, help="Simulated workers; they play nothing and send recorded games.")
+@click.option("--positions", default=635.0, help="Positions/s that each plays; bench workers measures it.")
+@click.option("--learner", default=0.0, help="Positions/s that the learner takes; 0: all that it can.")
+@click.option("--seconds", default=15.0, help="Of the measurement.")
+@click.option("--processes", default=2, help="That simulate the workers.")
+@config_flags
+@json_flag
+def crowd(
+    game: str,
+    workers: int,
+    positions: float,
+    learner: float,
+    seconds: float,
+    processes: int,
+    sets: tuple[str, ...],
+    preset: str | None,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Very many workers at one learner: games taken, answers, processor, a new model, all coming back."""
+    from ..bench import bench_crowd
+    from ..games import make
+
+    config = load_config(game, preset, sets, device)
+    made = make(config.game.name, **config.game.options)
+    print_answer(bench_crowd(made, config, workers, positions, learner, seconds, processes), as_json)

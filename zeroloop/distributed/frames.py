@@ -23,6 +23,8 @@ _LONGEST_HEAD, _LONGEST_BODY = 1 << 24, 1 << 31
 _PIECE = 1 << 20  # bytes of memory that a length alone can claim; more only as it arrives
 
 Part = bytes | bytearray | memoryview
+BACKLOG = 4096
+"""Callers that may come at once, such as all workers after a learner was away; the system may allow fewer."""
 
 
 class Channel:
@@ -59,10 +61,7 @@ class Channel:
 
     def send(self, head: dict[str, Any], parts: Sequence[Part] = ()) -> None:
         """Send one frame."""
-        sizes = [len(memoryview(p).cast("B")) if len(p) else 0 for p in parts]
-        text = json.dumps({**head, "parts": sizes}, separators=(",", ":")).encode()
-        total = sum(sizes)
-        data = b"".join([_LENGTHS.pack(MAGIC, len(text), total), text, *parts])
+        data = b"".join(pack(head, parts))
         try:
             self._socket.sendall(data)
         except OSError as error:
@@ -79,25 +78,10 @@ class Channel:
           end: on `time.monotonic()`, when all of it must be here, however slowly it comes; it takes the
             place of the timeout, which is to be set anew.
         """
-        magic, head_size, body_size = _LENGTHS.unpack(self._exactly(_LENGTHS.size, end))
-        if magic != MAGIC or head_size > longest_head or body_size > longest_body:
-            raise StoreError(f"{self.peer} does not speak zeroloop's protocol, or another version of it.")
-        try:
-            head: Any = json.loads(self._exactly(head_size, end))
-        except (ValueError, RecursionError) as error:
-            raise StoreError(f"{self.peer} sent a frame whose head is no JSON.") from error
-        if not isinstance(head, dict):
-            raise StoreError(f"{self.peer} sent a frame whose head is no object.")
-        body = memoryview(self._exactly(body_size, end))
-        sizes = head.pop("parts", None)
-        whole = isinstance(sizes, list) and all(type(n) is int and n >= 0 for n in sizes)
-        if not isinstance(sizes, list) or not whole or sum(sizes) != body_size:
-            raise StoreError(f"{self.peer} sent a frame whose parts do not add up.")
-        parts, at = [], 0
-        for n in sizes:
-            parts.append(body[at : at + n])
-            at += n
-        self.bytes_received += _LENGTHS.size + head_size + body_size
+        lengths = _lengths(self._exactly(_LENGTHS.size, end), self.peer, longest_head, longest_body)
+        head = _head(self._exactly(lengths[0], end), self.peer)
+        parts = _parts(head, memoryview(self._exactly(lengths[1], end)), self.peer)
+        self.bytes_received += _LENGTHS.size + sum(lengths)
         return head, parts
 
     def _exactly(self, size: int, end: float | None) -> bytearray:
@@ -119,11 +103,74 @@ class Channel:
                 raise UnreachableError(f"{self.peer} does not answer (no answer in time).")
         return data
 
+    @property
+    def connection(self) -> socket.socket:
+        """The socket itself, for who waits for many at a time."""
+        return self._socket
+
     def close(self) -> None:
         """Close the connection; a thread that waits in `receive` gets an UnreachableError."""
         with contextlib.suppress(OSError):  # the other side was faster
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+
+
+def pack(head: dict[str, Any], parts: Sequence[Part] = ()) -> list[Part]:
+    """Return the bytes of a frame in pieces; the parts are not copied."""
+    sizes = [len(memoryview(p).cast("B")) if len(p) else 0 for p in parts]
+    text = json.dumps({**head, "parts": sizes}, separators=(",", ":")).encode()
+    return [_LENGTHS.pack(MAGIC, len(text), sum(sizes)) + text, *parts]
+
+
+def frame_size(data: Part, peer: str) -> int:
+    """Return how many bytes the frame has that begins here; 0: too little of it has come to tell.
+
+    Args:
+      peer: who sent it, for messages.
+
+    Raises:
+      StoreError: it is no frame.
+    """
+    if len(data) < _LENGTHS.size:
+        return 0
+    return _LENGTHS.size + sum(_lengths(data, peer, _LONGEST_HEAD, _LONGEST_BODY))
+
+
+def unpack(data: memoryview, peer: str) -> tuple[dict[str, Any], list[memoryview]]:
+    """Return head and parts of a whole frame; StoreError where it is none. The parts are not copied."""
+    size = _lengths(data, peer, _LONGEST_HEAD, _LONGEST_BODY)[0]
+    head = _head(bytes(data[_LENGTHS.size : _LENGTHS.size + size]), peer)
+    return head, _parts(head, data[_LENGTHS.size + size :], peer)
+
+
+def _lengths(data: Part, peer: str, longest_head: int, longest_body: int) -> tuple[int, int]:
+    magic, head, body = _LENGTHS.unpack_from(data)
+    if magic != MAGIC or head > longest_head or body > longest_body:
+        raise StoreError(f"{peer} does not speak zeroloop's protocol, or another version of it.")
+    return head, body
+
+
+def _head(text: bytes | bytearray, peer: str) -> dict[str, Any]:
+    try:
+        head: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{peer} sent a frame whose head is no JSON.") from error
+    if not isinstance(head, dict):
+        raise StoreError(f"{peer} sent a frame whose head is no object.")
+    return head
+
+
+def _parts(head: dict[str, Any], body: memoryview, peer: str) -> list[memoryview]:
+    """Take the lengths of the parts out of the head, and return the parts."""
+    sizes = head.pop("parts", None)
+    whole = isinstance(sizes, list) and all(type(n) is int and n >= 0 for n in sizes)
+    if not isinstance(sizes, list) or not whole or sum(sizes) != len(body):
+        raise StoreError(f"{peer} sent a frame whose parts do not add up.")
+    parts, at = [], 0
+    for n in sizes:
+        parts.append(body[at : at + n])
+        at += n
+    return parts
 
 
 def listen(address: str, name: str = "") -> socket.socket:
@@ -135,7 +182,7 @@ def listen(address: str, name: str = "") -> socket.socket:
     host, port = split_address(address)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=128)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         given = f"{name} is {address}, which" if name else address
         raise StoreError(

@@ -6,14 +6,16 @@ One frame asks, one answers; the head names the call. What travels is JSON and e
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from ..errors import RefusedError, StoreError
+from ..errors import RefusedError, StoreError, UnreachableError
 from .door import Door, connect
+from .event_loop import Answer, EventLoop
 from .frames import Channel, address_of, listen
 from .store import EpisodeStore, Orders, Standing, Stored, Weights
 
@@ -21,10 +23,14 @@ T = TypeVar("T")
 
 TIMEOUT = 20.0
 """Seconds that a client waits for an answer."""
+RESERVED = 128
+"""Open files that no worker's connection takes: the learner's own, and callers at the door."""
+UNLIMITED = 1 << 16
+"""Open files counted on where there is no limit."""
 
 
 class StoreServer:
-    """Serves a store to workers at HOST:PORT, a thread for each connection.
+    """Serves a store to workers at HOST:PORT: a thread at the door for each newcomer, then one for all.
 
     Args:
       name: key or flag that gave the address, for messages.
@@ -44,19 +50,27 @@ class StoreServer:
     ) -> None:
         self._store = store
         self._door = Door(password, say)
+        self._say = say
+        self._files = open_files()
         self._socket = listen(bind, name)
         self.address = address_of(self._socket)
-        self._channels: set[Channel] = set()
+        self._newcomers: set[Channel] = set()
+        self._at_door = threading.Semaphore(
+            RESERVED // 2
+        )  # who comes beyond that waits in the system's queue
         self._lock = threading.Lock()
-        self._closed = False
-        threading.Thread(target=self._accept, name="store", daemon=True).start()
+        self._closed = self._full = False
+        self._loop = EventLoop(self._call, "store")
+        threading.Thread(target=self._accept, name="store door", daemon=True).start()
 
     def _accept(self) -> None:
         while True:
+            self._at_door.acquire()
             try:
                 connection, _ = self._socket.accept()
                 channel = Channel(connection)
             except OSError:
+                self._at_door.release()
                 if self._closed:
                     return
                 time.sleep(0.1)  # a caller that is gone already, or too many open files for now
@@ -65,27 +79,50 @@ class StoreServer:
                 if self._closed:
                     channel.close()
                     return
-                self._channels.add(channel)
-            threading.Thread(target=self._serve, args=(channel,), daemon=True).start()
+                self._newcomers.add(channel)
+            threading.Thread(target=self._welcome, args=(channel,), daemon=True).start()
 
-    def _serve(self, channel: Channel) -> None:
+    def _welcome(self, channel: Channel) -> None:
+        """Take a caller in, or tell it that there is no place: then it comes again."""
         try:
             self._door.admit(channel)
-            while True:
-                head, parts = channel.receive()
-                try:
-                    answer, out = self._answer(head, [bytes(p) for p in parts])
-                except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-                    answer, out = {"refused": f"a call that this store does not know: {error!r}"}, []
-                except RefusedError as error:
-                    answer, out = {"refused": str(error)}, []
-                channel.send(answer, out)
+            if channel.connection.fileno() < self._files - RESERVED:  # a new file has the lowest free number
+                self._loop.add(channel)
+                return
+            channel.set_timeout(TIMEOUT)
+            channel.receive()
+            channel.send({"busy": self._no_place()})
         except StoreError:
-            pass  # the worker is gone, or is none: a half-sent game was never whole, so nothing of it is here
+            pass  # it is gone, refused, or none of ours
         finally:
             with self._lock:
-                self._channels.discard(channel)
-            channel.close()
+                self._newcomers.discard(channel)
+            self._at_door.release()
+        channel.close()
+
+    def _no_place(self) -> str:
+        """Return, and tell a person once, why a worker has no place."""
+        text = (
+            f"{self.address} has {len(self._loop)} workers, and its limit of {self._files} open files leaves "
+            "no place for more; raise it (ulimit -n) where the learner is started, or let fewer workers have "
+            "more collect.threads."
+        )
+        with self._lock:
+            first, self._full = not self._full, True
+        if first and self._say is not None:
+            self._say(f"{text} Who has no place keeps its games and asks again.")
+        return text
+
+    def _call(self, head: dict[str, Any], parts: list[memoryview]) -> Answer:
+        """Answer a call; what it asks for may be refused, and a call that makes no sense is."""
+        try:
+            answer, out = self._answer(head, [bytes(p) for p in parts])
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            return Answer({"refused": f"a call that this store does not know: {error!r}"})
+        except RefusedError as error:
+            return Answer({"refused": str(error)})
+        full = head["call"] == "add" and answer["stored"] < int(head["first"]) + len(parts) - 1
+        return Answer(answer, out, hold=full)
 
     def _answer(self, head: dict[str, Any], parts: list[bytes]) -> tuple[dict[str, Any], list[bytes]]:
         store, call = self._store, head["call"]
@@ -124,16 +161,35 @@ class StoreServer:
             return {"counters": store.counters()}, []
         raise KeyError(call)
 
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended the server by surprise."""
+        return self._loop.failure
+
     def close(self) -> None:
         """Stop listening and close every connection."""
         with self._lock:
             self._closed = True
-            channels = list(self._channels)
+            newcomers = list(self._newcomers)
         with contextlib.suppress(OSError):  # wakes the thread that accepts
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        for channel in channels:
+        for channel in newcomers:
             channel.close()
+        self._loop.close()
+
+
+def open_files() -> int:
+    """Let this process have as many open files as the system allows it, and return how many."""
+    if os.name == "nt":
+        return UNLIMITED
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = hard if hard != resource.RLIM_INFINITY else max(soft, UNLIMITED)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
 
 
 class StoreClient:
@@ -162,6 +218,10 @@ class StoreClient:
                     self._channel.close()
                     self._channel = None
                 raise
+            if "busy" in head:
+                self._channel.close()
+                self._channel = None
+                raise UnreachableError(str(head["busy"]))
         if "refused" in head:
             raise RefusedError(str(head["refused"]))
         return head, out
