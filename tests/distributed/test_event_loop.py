@@ -15,12 +15,16 @@ import time
 import pytest
 from stores import ABOUT, eventually
 
+from zeroloop.config import CollectConfig, Config, GameConfig
 from zeroloop.distributed import event_loop
+from zeroloop.distributed.crew import Crew
 from zeroloop.distributed.event_loop import Answer, EventLoop
 from zeroloop.distributed.frames import Channel
 from zeroloop.distributed.served import RESERVED, StoreClient, StoreServer
 from zeroloop.distributed.store import MemoryStore
-from zeroloop.errors import UnreachableError
+from zeroloop.errors import StoreError, UnreachableError
+from zeroloop.evaluator.choice import Choice
+from zeroloop.games import make
 
 HEAD = struct.Struct("<4sIQ")
 
@@ -177,6 +181,7 @@ def test_a_fault_of_the_program_is_told_and_nobody_waits_for_ever(loop):
             each.receive()
         each.close()
     eventually(lambda: isinstance(loop.failure, ZeroDivisionError))
+    loop.close()
 
 
 # The limit of open files.
@@ -226,3 +231,25 @@ def test_workers_beyond_the_limit_of_open_files_are_told_so_and_come_in_when_ano
         client.close()
     process.join(20)
     assert process.exitcode == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_learner_whose_server_has_failed_says_so_instead_of_waiting_for_games(tmp_path):
+    config = Config(game=GameConfig(name="tictactoe"), collect=CollectConfig(bind="127.0.0.1:0"))
+    game = make("tictactoe")
+    choice = Choice("torch", "cpu", "fp32")
+    crew = Crew(tmp_path, config, game, choice, keep=lambda episode: None, say=lambda text: None)
+    crew.collector.drain()
+
+    def fault(known):
+        raise ZeroDivisionError("a fault of the program")
+
+    crew.collector.store.weights = fault
+    client = StoreClient(crew.server.address)
+    with pytest.raises(UnreachableError):
+        client.weights("")
+    eventually(lambda: crew.server.failure)
+    with pytest.raises(StoreError, match=r"server of workers .*a fault of the program.*same command"):
+        eventually(crew.collector.drain)
+    client.close()
+    crew.close(finished=False)

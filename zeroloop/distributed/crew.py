@@ -149,6 +149,11 @@ class Crew:
                 f"the inference server in this process has failed: {self.inference.lanes.failure!r}. Start "
                 "the same command again: it goes on from the last checkpoint."
             ) from self.inference.lanes.failure
+        if self.server is not None and self.server.failure is not None:
+            raise StoreError(
+                f"the server of workers in this process has failed: {self.server.failure!r}. Start the same "
+                "command again: it goes on from the last checkpoint."
+            ) from self.server.failure
         if self.producers is not None:
             self.producers.check()
         if is_paused(self._folder) != self._paused:

@@ -115,10 +115,9 @@ class EventLoop:
     def close(self) -> None:
         """End, and close every connection."""
         with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._stir()
+            if not self._closed:
+                self._closed = True
+                self._stir()
         if self._thread is not threading.current_thread():
             self._thread.join()
 
