@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import shutil
 import subprocess
@@ -63,10 +62,7 @@ def refused(*words, code=1):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "run"
-    command = [sys.executable, "-m", "zeroloop", "train", "connect4", "--run", str(folder), "--seed", "3"]
-    done = subprocess.run([*command, *SETS, "--json"], capture_output=True, text=True, env=os.environ)
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
+    summary = answer("train", "connect4", "--run", folder, "--seed", "3", "--no-preflight", *SETS)
     assert summary["finished"] is True
     assert len(summary["champion"]) == 64
     return folder
@@ -82,6 +78,15 @@ def lines(tmp_path):
 
 
 # Training and the run.
+
+
+@pytest.mark.slow
+def test_a_first_session_says_what_its_budget_takes_and_prints_one_json_object(tmp_path):
+    command = [sys.executable, "-m", "zeroloop", "train", "connect4", "--run", str(tmp_path / "run"), *SETS]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["finished"] is True
+    assert "measured: " in done.stderr and "estimate for the budget: " in done.stderr
 
 
 def test_training_again_with_the_budget_spent_changes_nothing(run):

@@ -526,6 +526,7 @@ def test_healthy_smoke_run_has_no_warning_and_its_metrics_are_written(tmp_path):
     assert "## Warnings\n\nNone." in markdown(read_facts(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_draw_collapse_is_shown_written_reported_and_survives_the_session(tmp_path, monkeypatch, capsys):
     """Scoring has a fault: whoever wins, an episode says that nobody did."""
     draw = TICTACTOE.outcomes.tolist().index([0, 0])

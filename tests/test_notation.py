@@ -217,6 +217,7 @@ def test_results_tell_white_from_black():
         assert "BlackModel" not in text and '[Round "5.2"]' in text and '[OpeningPlies "1"]' in text
 
 
+@pytest.mark.slow
 def test_game_from_a_position_and_chess960_carry_their_start():
     chess = need("chess")
     fen = "4k3/P6P/8/2pP4/8/8/8/R3K2R w KQ c6 0 12"

@@ -405,6 +405,7 @@ def as_outcomes(results):
     return [(r.a, r.b, r.score_a_sum, 0, r.games - r.score_a_sum) for r in results]
 
 
+@pytest.mark.slow
 def test_elo_intervals_end_where_the_penalized_profile_has_fallen_by_half_the_squared_quantile():
     estimates = maximum_likelihood_elo(THREE, THREE_RESULTS, "ada", confidence=0.9)
     fall = 0.5 * 1.6448536**2

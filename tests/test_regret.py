@@ -178,6 +178,7 @@ def test_a_judge_that_knows_no_decision_says_so():
         own_decisions(TICTACTOE, Faulty(0.0), parse("random", TICTACTOE), Blind(), 5)
 
 
+@pytest.mark.slow
 def test_written_positions_are_read_back_as_openings_and_the_picture_is_a_png(tmp_path):
     from zeroloop.selfplay.hard import HardPositions
 

@@ -13,9 +13,12 @@ from collections import Counter
 
 import pytest
 
+from tests.material import RUN_BASE, run_config, session
 from zeroloop.episode import Episode
 from zeroloop.games import make
 from zeroloop.replay.log import EpisodeLog
+from zeroloop.run import checkpoint_names, read_checkpoint
+from zeroloop.session import digest_run
 
 SETTINGS = [
     "network.blocks=1",
@@ -94,6 +97,43 @@ def interrupt_at_random(folder, deterministic, how, times, rng):
     return hits
 
 
+# A run of a second, killed once at a known moment: the quick case of what follows below.
+
+TINY = run_config(
+    evaluate={"every_positions": 10**6, "opponents": {}},
+    budget={"positions": 600},
+    run={**RUN_BASE["run"], "deterministic": True, "checkpoint_iterations": 2},
+)
+KILLED_IN_LEARNING = """
+import os, pathlib, signal, sys
+from tests.test_resume import TINY
+from zeroloop.run import Run
+from zeroloop.train import train
+
+def report(kind, values):
+    if kind == "phase" and values["name"] == "learn" and values["iteration"] == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train(Run.open(pathlib.Path(sys.argv[1]), TINY), report)
+"""
+
+
+def test_killed_deterministic_run_goes_on_to_the_same_digest_and_keeps_its_games(tmp_path):
+    folder, plain = tmp_path / "run", tmp_path / "plain"
+    done = subprocess.run([sys.executable, "-c", KILLED_IN_LEARNING, str(folder)])
+    assert done.returncode == -signal.SIGKILL
+    before = game_keys(folder)
+    state = read_checkpoint(folder, checkpoint_names(folder)[-1]).state
+    assert 0 < state["games"] < len(before), "the kill came after games that no checkpoint knows"
+    assert session(folder, TINY)[0].finished and session(plain, TINY)[0].finished
+    assert digest_run(folder) == digest_run(plain)
+    after = game_keys(folder)
+    assert set(before) <= set(after) and max(Counter(after).values()) == 1
+
+
+# Whole programs, killed at random.
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plain") / "run"
@@ -102,6 +142,7 @@ def uninterrupted(tmp_path_factory):
     return digest(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl-c"])
 def test_deterministic_run_interrupted_at_random_is_bit_identical(tmp_path, uninterrupted, how):
     folder = tmp_path / "run"
@@ -112,6 +153,7 @@ def test_deterministic_run_interrupted_at_random_is_bit_identical(tmp_path, unin
     assert digest(folder) == uninterrupted
 
 
+@pytest.mark.slow
 def test_killed_run_loses_and_doubles_no_finished_game(tmp_path):
     folder = tmp_path / "run"
     seen = set()
@@ -129,6 +171,7 @@ def test_killed_run_loses_and_doubles_no_finished_game(tmp_path):
     assert max(Counter(keys).values()) == 1, "a finished game was played twice"
 
 
+@pytest.mark.slow
 def test_torn_tail_is_cut_and_reported(tmp_path):
     folder = tmp_path / "run"
     interrupt_at_random(folder, False, signal.SIGKILL, 1, random.Random(4))
@@ -141,6 +184,7 @@ def test_torn_tail_is_cut_and_reported(tmp_path):
     assert len(game_keys(folder)) >= whole
 
 
+@pytest.mark.slow
 def test_second_process_on_one_run_is_refused(tmp_path):
     folder = tmp_path / "run"
     process = subprocess.Popen(command(folder, False), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -454,6 +454,7 @@ def searched(lines):
     return int(lines[-2].split(" time ")[1].split()[0])
 
 
+@pytest.mark.slow
 def test_each_side_has_its_own_clock(session):
     clocks = "go wtime 20000 btime 40 winc 0 binc 0"
     assert 300 < searched(session.go("position startpos", clocks)) < 500
@@ -535,6 +536,7 @@ def test_python_chess_refuses_chess960_with_a_model_of_usual_chess(program):
         program.play(board, chess_engine.Limit(nodes=5))
 
 
+@pytest.mark.slow
 def test_end_of_input_ends_the_program_and_nothing_else_is_on_its_standard_output(stored):
     lines = "uci\nisready\ngo infinite\n"
     done = subprocess.run(command(stored), input=lines, capture_output=True, text=True, timeout=PATIENT)

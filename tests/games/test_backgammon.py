@@ -275,6 +275,7 @@ def test_both_dice_bear_off_where_the_smaller_first_lets_the_larger_follow():
     assert names(board({5: 1, 1: 1}, {12: 15}, "61")) == ["1/off", "5/4", "5/off"]
 
 
+@pytest.mark.slow
 def test_every_way_to_play_doubles_is_equally_long():
     def lengths(state, seat, done, memo):
         key = (state.tobytes(), done)

@@ -133,7 +133,7 @@ def compare_games(count, seed, results_every):
 
 
 @pytest.mark.parametrize(
-    ("count", "results_every"), [(30, 5), pytest.param(2_000, 40, marks=pytest.mark.slow)]
+    ("count", "results_every"), [(10, 10), pytest.param(2_000, 40, marks=pytest.mark.slow)]
 )
 def test_random_games_run_as_openspiel_has_them(count, results_every):
     counts = compare_games(count, seed=count, results_every=results_every)
@@ -141,6 +141,7 @@ def test_random_games_run_as_openspiel_has_them(count, results_every):
     assert all(counts[f"won by {points}"] > 0 for points in (1, 2, 3)), counts
 
 
+@pytest.mark.slow
 def test_departures_of_openspiel():
     spiel, counts = need("pyspiel"), compare_games(60, seed=4, results_every=1000)
     turns = {key for key in counts if isinstance(key, tuple)}

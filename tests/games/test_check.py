@@ -559,6 +559,7 @@ def test_a_rule_that_does_not_compile_is_named_with_line_and_remedy(case, tmp_pa
     assert "\n" not in message
 
 
+@pytest.mark.slow
 def test_a_check_explains_a_game_that_does_not_compile(tmp_path):
     game, line = broken_example(
         tmp_path, "return 1 - state.mover", "return [1, 0][state.mover]  # here", "whole_check"
@@ -618,6 +619,7 @@ def test_a_name_that_is_not_defined_above_the_game_is_refused(tmp_path):
         broken_example(tmp_path, "return 1 - state.mover", "return winner  # here", "undefined")
 
 
+@pytest.mark.slow
 def test_a_decorated_rule_is_taken_as_it_is(tmp_path):
     game, _ = broken_example(tmp_path, "def outcome(state):", "@helper\ndef outcome(state):", "decorated")
     assert check_game(game, games=3).games == 3

@@ -542,6 +542,13 @@ def test_only_options_that_differ_are_part_of_the_name():
     assert make("chess", history=0, max_plies=512).options == {}
 
 
-@pytest.mark.parametrize("options", [{}, {"chess960": True}, {"history": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"chess960": True},
+        pytest.param({"history": 2}, marks=pytest.mark.slow),
+    ],
+)
 def test_the_laws_of_the_contract_hold(options):
     assert check_game(make("chess", **options), games=3).games == 3

@@ -53,6 +53,7 @@ def random_games(games, seed):
     return +departures, ends
 
 
+@pytest.mark.slow
 def test_random_games_are_those_of_openspiel():
     departures, ends = random_games(50, seed=1)
     assert not departures

@@ -328,6 +328,7 @@ IDENTITY = (
 )
 
 
+@pytest.mark.slow
 def test_an_edit_of_rule_helper_file_or_constant_reaches_the_cached_kernel(tmp_path):
     source = COUNTDOWN.format(folder=tmp_path.name)
     game, numbers = tmp_path / "countdown.py", tmp_path / f"{tmp_path.name}_numbers.py"

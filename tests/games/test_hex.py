@@ -185,7 +185,9 @@ def test_no_board_is_a_draw_exactly_one_seat_joins_its_edges_on_a_full_one(size)
         assert board.wins(0) != board.wins(1)
 
 
-@pytest.mark.parametrize("size, swap", [(2, False), (2, True), (3, False)])
+@pytest.mark.parametrize(
+    "size, swap", [(2, False), (2, True), pytest.param(3, False, marks=pytest.mark.slow)]
+)
 def test_every_reachable_position_of_a_small_board_is_judged_as_by_the_slow_rules(size, swap):
     game, seen = plain(size, swap), {}
     left = [(game.initial_state(), Board(size, swap))]
@@ -282,7 +284,7 @@ def observed(game, state):
     return planes
 
 
-@pytest.mark.parametrize("size", [2, 5, 16])
+@pytest.mark.parametrize("size", [2, 5, pytest.param(16, marks=pytest.mark.slow)])
 def test_half_a_turn_of_the_board_is_the_same_game(size):
     game, rng = plain(size), random.Random(size)
     state, turned = game.initial_state(), game.initial_state()
@@ -448,6 +450,6 @@ def test_minimax_of_one_ply_beats_random_play():
     assert result.scores.mean() >= 0.9
 
 
-@pytest.mark.parametrize("size, swap", [(3, True), (5, False)])
+@pytest.mark.parametrize("size, swap", [(3, True), pytest.param(5, False, marks=pytest.mark.slow)])
 def test_the_laws_of_the_contract_hold(size, swap):
     assert check_game(make("hex", size=size, swap=swap), games=30).games == 30

@@ -37,7 +37,10 @@ def test_2080_random_games_are_those_of_openspiel(size, swap, games):
     compare(size, swap, games)
 
 
-@pytest.mark.parametrize("size, swap, games", [(3, False, 30), (3, True, 20), (5, True, 8), (11, False, 2)])
+@pytest.mark.parametrize(
+    "size, swap, games",
+    [(3, False, 30), (3, True, 20), (5, True, 8), pytest.param(11, False, 2, marks=pytest.mark.slow)],
+)
 def test_60_random_games_are_those_of_openspiel(size, swap, games):
     compare(size, swap, games)
 

@@ -35,6 +35,7 @@ def seat_to_move(game, state):
     return game.rules["to_play"](state)
 
 
+@pytest.mark.slow
 def test_example_keeps_the_laws(game):
     check_game(game, games=30)
 
@@ -146,6 +147,7 @@ def test_solved_positions_are_solved_by_looking_to_the_end(game):
     assert np.mean(kept) > 0.9
 
 
+@pytest.mark.slow
 def test_heuristic_helps_and_is_not_enough(game):
     states, _, best = slow.solved_positions(game, 100, seed=5)
     keys, plies = np.arange(100, dtype=np.uint64), np.zeros(100, np.int32)

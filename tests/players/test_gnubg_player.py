@@ -463,6 +463,7 @@ def test_ten_thousand_moves_without_a_failed_one(monkeypatch):
         side_.close()
 
 
+@pytest.mark.slow
 def test_gnubg_does_not_outlive_a_killed_process():
     need_program("gnubg", "gnubg")
     code = (

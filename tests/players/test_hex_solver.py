@@ -94,7 +94,7 @@ def slow_values(state, size):
     return out
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_values_of_every_position_and_every_move_are_those_of_exhaustion(size):
     game = make("hex", size=size)
     states = open_positions(plain_twin(game))
@@ -119,7 +119,9 @@ def random_states(game, count, plies, seed):
     return np.array(found, game.state_dtype)
 
 
-@pytest.mark.parametrize("size, plies", [(4, [6, 7, 8]), (5, [15, 16, 17])])
+@pytest.mark.parametrize(
+    "size, plies", [(4, [6, 7, 8]), pytest.param(5, [15, 16, 17], marks=pytest.mark.slow)]
+)
 def test_values_of_random_positions_are_those_of_exhaustion(size, plies):
     game = make("hex", size=size)
     states = random_states(game, 40, plies, seed=size)

@@ -153,6 +153,7 @@ def test_chance_outcomes_are_visited_by_their_probability():
         assert abs(nodes["visits"][found[outcome]] - total * p) <= 3 * sigma + 1
 
 
+@pytest.mark.slow
 def test_playouts_are_uniform_over_actions_and_follow_the_chances():
     """Mean playout values against the exact expectation, at 3 sigma, for seats of several roots."""
     draw, n, checked = np.random.default_rng(3), 300 if INTERPRETED else 20000, 0

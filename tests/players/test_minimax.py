@@ -126,7 +126,7 @@ def random_positions(game, n, seed=0):
 
 
 @pytest.mark.parametrize("game", [ZERO_SUM, PLAIN_SUM, THREE], ids=["zero-sum", "two", "three"])
-@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize("depth", [1, 2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_choice_has_the_value_that_the_definition_gives(game, depth):
     states = tree_roots(game, 20 if INTERPRETED else 150, 5)
     for state, action in zip(states, choose(game, depth, states), strict=True):
@@ -135,6 +135,7 @@ def test_the_choice_has_the_value_that_the_definition_gives(game, depth):
         assert values[int(action)] >= max(values.values()) - TIE, (state, values)
 
 
+@pytest.mark.slow
 @slow_as_python
 def test_pruning_changes_no_choice():
     """Connect Four's heuristic is exactly opposed, so a full search sees the same values."""
@@ -180,7 +181,7 @@ def test_tic_tac_toe_to_the_end_is_never_lost_whatever_the_other_seat_replies(se
     assert ends > 50
 
 
-@pytest.mark.parametrize("depth", [1, 2, 5])
+@pytest.mark.parametrize("depth", [1, 2, pytest.param(5, marks=pytest.mark.slow)])
 def test_connect_four_is_won_at_once_and_immediate_losses_are_blocked(depth):
     states = random_positions(CONNECT4, 20 if INTERPRETED else 400)
     wins = blocks = 0

@@ -488,6 +488,7 @@ def run_script(program, rest):
     return process, [int(pid) for pid in process.stdout.readline().split()]
 
 
+@pytest.mark.slow
 def test_a_player_that_nobody_closed_ends_with_the_program(fake):
     process, pids = run_script(fake(), "raise SystemExit(5)")
     process.communicate(timeout=20)
@@ -501,6 +502,7 @@ def test_ctrl_c_in_a_terminal_is_not_for_the_engine(stockfish):
     assert all(os.getpgid(pid) == pid for pid in player._engines.pids)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_hanging_engine(fake):
     process, pids = run_script(fake("time.sleep(60)"), CHOOSE)
     time.sleep(0.5)

@@ -211,7 +211,7 @@ def test_kernels_agree_with_reference_visit_for_visit(game, rule, interior, reus
 
 
 @pytest.mark.parametrize(("rule", "interior"), RULES)
-@pytest.mark.parametrize("reuse", [False, True])
+@pytest.mark.parametrize("reuse", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("bound", [{"max_nodes": 24}, {"max_edges": 40}, {"max_nodes": 1}])
 def test_kernels_agree_with_reference_when_the_tree_is_full(rule, interior, reuse, bound):
     assert play_both(CONNECT4, rule, interior, budget=50, reuse=reuse, **bound) >= 3
@@ -221,7 +221,7 @@ def test_kernels_agree_with_reference_when_the_tree_is_full(rule, interior, reus
 
 
 @pytest.mark.parametrize(("rule", "interior"), RULES)
-@pytest.mark.parametrize("leaves", [2, 5])
+@pytest.mark.parametrize("leaves", [pytest.param(2, marks=pytest.mark.slow), 5])
 def test_kernels_agree_with_reference_with_several_leaves_in_flight(rule, interior, leaves):
     assert play_both(CONNECT4, rule, interior, budget=40, leaves=leaves, reuse=True) >= 3
     for start in range(1, 5):
@@ -237,7 +237,7 @@ def test_kernels_agree_with_reference_without_noise(rule, interior):
 
 @pytest.mark.parametrize(("rule", "interior"), RULES)
 @pytest.mark.parametrize("noise", [False, True])
-@pytest.mark.parametrize("reuse", [False, True])
+@pytest.mark.parametrize("reuse", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_kernels_agree_with_reference_in_exact_expectation(rule, interior, noise, reuse):
     options = {"budget": 40, "noise": noise, "reuse": reuse, "chance": "expectation"}
     compared = [play_both(game, rule, interior, start=start, **options) for game, start in DICE]
@@ -245,7 +245,7 @@ def test_kernels_agree_with_reference_in_exact_expectation(rule, interior, noise
 
 
 @pytest.mark.parametrize(("rule", "interior"), RULES)
-@pytest.mark.parametrize("reuse", [False, True])
+@pytest.mark.parametrize("reuse", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("bound", [{"max_nodes": 24}, {"max_edges": 40}, {"max_nodes": 1}])
 def test_kernels_agree_with_reference_when_a_tree_of_expectations_is_full(rule, interior, reuse, bound):
     options = {"budget": 50, "reuse": reuse, "chance": "expectation", **bound}
@@ -254,7 +254,7 @@ def test_kernels_agree_with_reference_when_a_tree_of_expectations_is_full(rule, 
 
 
 @pytest.mark.parametrize(("rule", "interior"), RULES)
-@pytest.mark.parametrize("leaves", [2, 5])
+@pytest.mark.parametrize("leaves", [pytest.param(2, marks=pytest.mark.slow), 5])
 @pytest.mark.parametrize("bound", [{}, {"max_nodes": 40}, {"max_edges": 60}])
 def test_kernels_agree_with_reference_when_several_leaves_sweep_side_by_side(rule, interior, leaves, bound):
     options = {"budget": 40, "leaves": leaves, "reuse": True, "chance": "expectation", **bound}
