@@ -304,6 +304,13 @@ class Crowd:
             "cpu": time.process_time(),
         }
 
+    def close(self) -> None:
+        """Leave without a word, as killed workers do."""
+        for worker in self.workers:
+            if worker.connection is not None:
+                worker.connection.close()
+        self._selector.close()
+
 
 def simulate(connection: Connection, address: str, numbers: range, material: Material) -> None:
     """Be a process of simulated workers, until the other end of the pipe is closed.
@@ -319,3 +326,4 @@ def simulate(connection: Connection, address: str, numbers: range, material: Mat
             crowd.run(connection.poll)
             crowd.playing = connection.recv()
             connection.send(crowd.figures())
+    crowd.close()
