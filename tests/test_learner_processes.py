@@ -195,6 +195,7 @@ def test_loss_that_is_not_finite_in_a_helper_stops_the_step(make, replay):
     same(learner.tensors(), before)
 
 
+@pytest.mark.slow
 def test_overflow_in_one_process_skips_the_step_of_all_and_lowers_the_scale(make, replay):
     """The loss scaler belongs to fp16 on a GPU; here it is put into a learner on the CPU."""
     learner, batch = make(processes=2), replay.sample(64, 0)
@@ -263,6 +264,7 @@ def test_killed_helper_fails_the_step_by_name_and_a_new_learner_goes_on(make, re
         assert other.steps == learner.steps + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment", ["before the step", *[pytest.param(m, marks=SLOW) for m in list(MOMENTS)[1:]]]
 )
@@ -309,6 +311,7 @@ def test_exception_in_a_helper_is_told_with_its_text(make, replay):
         learner.step(batch)
 
 
+@pytest.mark.slow
 def test_stop_signals_are_for_the_learner_and_not_for_its_helpers(make, replay):
     """Ctrl-C goes to all processes of a terminal, SIGTERM often to all of a service."""
     learner, batch = make(processes=2), replay.sample(64, 0)
@@ -343,6 +346,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     ["killed", pytest.param("killed at once", marks=SLOW), pytest.param("ended without close", marks=SLOW)],

@@ -63,7 +63,12 @@ def reference(data, planes, facts):
     return runtime.run(["policy", "values"], {n: given[n] for n in runtime.input_names})
 
 
-@pytest.mark.parametrize("kind", KINDS)
+LARGE = "planes head", "many planes"
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in LARGE)) for kind in KINDS]
+)
 def test_two_other_runtimes_say_what_torch_says(kind, tmp_path):
     model = random_model(kind)
     done = export(model, tmp_path / "model.onnx")

@@ -311,7 +311,16 @@ def decision_rates(chances, score0, score1, batch, seed):
 
 
 # Two points above the nominal 5 % are 4.1 sigma (sigma = 0.49 points over 2,000 matches).
-@pytest.mark.parametrize("shape", PAIR_SHAPES)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param("ordinary", marks=pytest.mark.slow),
+        pytest.param("decisive", marks=pytest.mark.slow),
+        "drawish",
+        "one-sided openings",
+        "single games",
+    ],
+)
 def test_wrong_decisions_stay_within_two_points_of_nominal(shape):
     wrong_accepts, _ = decision_rates(tilted(PAIR_SHAPES[shape], 0.5), 0.5, 0.6, 8, seed=21)
     _, wrong_rejects = decision_rates(tilted(PAIR_SHAPES[shape], 0.6), 0.5, 0.6, 8, seed=22)

@@ -131,9 +131,9 @@ def two_player_coverage(elo, nu, games, draws, seed=51):
         (190, 0, 200, "half"),
         (380, 0, 400, "half"),
         (0, 1, 100, "half"),
-        (0, 1, 100, "davidson"),
         (50, 18, 400, "half"),
-        (380, 1, 100, "davidson"),
+        pytest.param(0, 1, 100, "davidson", marks=pytest.mark.slow),
+        pytest.param(380, 1, 100, "davidson", marks=pytest.mark.slow),
         pytest.param(800, 1, 400, "half", marks=pytest.mark.slow),
         pytest.param(800, 1, 400, "davidson", marks=pytest.mark.slow),
         pytest.param(50, 18, 400, "davidson", marks=pytest.mark.slow),
@@ -280,7 +280,15 @@ SEQUENTIAL = {
 }
 
 
-@pytest.mark.parametrize("name", SEQUENTIAL)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "draw-heavy",
+        "one-sided 90 %",
+        pytest.param("backgammon, even", marks=pytest.mark.slow),
+        pytest.param("backgammon, paired dice", marks=pytest.mark.slow),
+    ],
+)
 def test_the_sequential_test_errs_no_more_than_two_points_above_nominal(name):
     values, chances, score0, score1 = SEQUENTIAL[name]
     accepts = wrong_decisions(values, tilted(values, chances, score0), "accept", score0, score1, 71)

@@ -546,6 +546,7 @@ def test_end_of_input_ends_the_program_and_nothing_else_is_on_its_standard_outpu
     assert done.stdout.splitlines()[-1].startswith("bestmove ") and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_program_refuses_a_model_of_another_game_by_name():
     answer = subprocess.run(
         command("demo:connect4"), input="", capture_output=True, text=True, timeout=PATIENT
