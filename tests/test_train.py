@@ -10,17 +10,18 @@ import pytest
 
 from tests.material import RUN_BASE, TICTACTOE, run_config, session, small_config
 from tests.toy_games import COIN_FLIP
-from zeroloop import train as train_module
 from zeroloop.config import OpponentConfig
 from zeroloop.episode import Episode
 from zeroloop.errors import BackendError, ConfigError, LearningError, PlayerError
 from zeroloop.evaluator.choice import Choice, require_pure, shapes_of
 from zeroloop.metrics import read_events
 from zeroloop.networks import build
+from zeroloop.replay import Replay
 from zeroloop.replay.log import EpisodeLog
 from zeroloop.run import Run, checkpoint_names, read_checkpoint, set_paused
 from zeroloop.schedule import Schedule
-from zeroloop.train import _Loop, check_start, train
+from zeroloop.start import check_start
+from zeroloop.train import _Loop, train
 
 
 def newest(folder):
@@ -168,6 +169,23 @@ def test_opponents_play_and_train_nothing(tmp_path, player):
         assert len(named) >= 3, "the newest model without search changes as the run goes on"
 
 
+def test_killed_run_seats_past_models_again_in_place_of_games_that_its_checkpoint_lacks(tmp_path):
+    play = {"opponents": (OpponentConfig(player="past", share=0.5),)}
+    given = run_config(selfplay=play, run={**RUN_BASE["run"], "checkpoint_iterations": 1})
+
+    def report(kind, values):
+        if kind == "phase" and values["name"] == "learn" and values["iteration"] == 3:
+            raise Killed
+
+    run = Run.open(tmp_path / "run", given)
+    with pytest.raises(Killed):
+        train(run, report)
+    run.close()
+    assert newest(tmp_path / "run")["games"] < len(episodes(tmp_path / "run"))
+    session(tmp_path / "run", given)
+    assert_complete(tmp_path / "run", given)
+
+
 # What would fail only at the first evaluation is said before the first game.
 
 
@@ -239,14 +257,14 @@ def test_backend_whose_answer_depends_on_the_row_is_refused(monkeypatch):
 
 
 def test_loss_that_is_not_finite_ends_the_run_in_one_sentence(tmp_path, monkeypatch):
-    real = train_module.Replay.sample
+    real = Replay.sample
 
     def poisoned(self, n, step):
         batch = real(self, n, step)
         batch.planes[:] = np.nan
         return batch
 
-    monkeypatch.setattr(train_module.Replay, "sample", poisoned)
+    monkeypatch.setattr(Replay, "sample", poisoned)
     with pytest.raises(LearningError, match=r"not finite at step 0 .*learn\.learning_rate"):
         session(tmp_path / "run", run_config())
 

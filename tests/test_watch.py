@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 
-import zeroloop.train
+import zeroloop.models
 import zeroloop.watch
 from tests.material import RUN_BASE, run_config, session
 from zeroloop.config import Config, EvaluateConfig, PromoteConfig
@@ -213,7 +213,7 @@ def test_damaged_registry_is_found_before_the_run_directory_is_made(tmp_path):
 
 
 def test_run_waits_for_a_registry_that_another_process_holds_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(zeroloop.train, "WAIT", 0.05)
+    monkeypatch.setattr(zeroloop.models, "WAIT", 0.05)
     with Registry(tmp_path / "runs"):
         pass
     told = []
@@ -240,7 +240,7 @@ def test_run_waits_for_a_registry_that_another_process_holds_and_says_so(tmp_pat
 
 
 def test_stop_while_another_process_holds_the_registry_loses_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(zeroloop.train, "WAIT", 0.05)
+    monkeypatch.setattr(zeroloop.models, "WAIT", 0.05)
     given, asked, held_once = replace(GIVEN, evaluate=JUDGED), [False], False
     with Registry(tmp_path / "runs") as holder, contextlib.ExitStack() as held:
 

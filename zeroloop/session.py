@@ -27,7 +27,8 @@ from .promotion import read_matches
 from .registry import check as check_registry
 from .replay.log import EpisodeLog
 from .run import Run, checkpoint_names, read_checkpoint, stored_config
-from .train import Outcome, check_start, settings, train
+from .start import check_start
+from .train import Outcome, train
 from .view import View
 
 
@@ -101,6 +102,15 @@ def _resolved(config: Config, new: bool) -> Config:
         config,
         selfplay=replace(play, threads=play.threads or cores()),
         learn=replace(learn, threads=learn.threads or cores()),
+    )
+
+
+def settings(config: Config) -> str:
+    """Return the main numbers of a configuration in one line."""
+    s = config.search
+    return (
+        f"{s.rule} search, {s.simulations.to_plain()} simulations, "
+        f"{config.network.blocks}x{config.network.channels} {config.network.kind} network"
     )
 
 

@@ -14,7 +14,7 @@ from zeroloop.games import make
 from zeroloop.networks import build
 from zeroloop.players.bearoff import BearoffEvaluator
 from zeroloop.selfplay.collector import LocalCollector
-from zeroloop.train import check_start
+from zeroloop.start import check_start
 
 NETWORK = NetworkConfig(kind="mlp", blocks=1, channels=8, value_hidden=8)
 CONFIG = Config(
