@@ -10,13 +10,9 @@ import threading
 
 import pytest
 
+from tests.distributed import test_memory_store as suite
 from tests.distributed.own_ray import ray
 from tests.distributed.stores import ABOUT, eventually
-from tests.distributed.test_memory_store import (  # noqa: F401 - the suite of all stores, for this one
-    test_a_store_does_what_a_slow_model_of_the_protocol_does,
-    test_a_store_that_is_full_takes_fewer_and_goes_on_when_there_is_room,
-    test_many_workers_at_once_lose_and_double_nothing,
-)
 from tests.material import small_config
 from zeroloop.cluster import connection, nodes, room
 from zeroloop.cluster.store import RayStore, Replay
@@ -56,7 +52,26 @@ def answered(actor):
     return None
 
 
-# The store.
+# The suite of all stores, for this one.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
+def test_a_store_does_what_a_slow_model_of_the_protocol_does(make, seed):
+    suite.test_a_store_does_what_a_slow_model_of_the_protocol_does(make, seed)
+
+
+@pytest.mark.slow
+def test_many_workers_at_once_lose_and_double_nothing(make):
+    suite.test_many_workers_at_once_lose_and_double_nothing(make)
+
+
+@pytest.mark.slow
+def test_a_store_that_is_full_takes_fewer_and_goes_on_when_there_is_room(make):
+    suite.test_a_store_that_is_full_takes_fewer_and_goes_on_when_there_is_room(make)
+
+
+# The store. A Ray takes seconds to start and to end: one case of it is among the quick tests.
 
 
 def test_a_replay_actor_that_died_costs_no_game_and_doubles_none(make):
@@ -83,6 +98,7 @@ def test_a_replay_actor_that_died_costs_no_game_and_doubles_none(make):
         assert worker.join(5, "t", ABOUT, safe=0).stored == 4, "what the learner has is not taken again"
 
 
+@pytest.mark.slow
 def test_an_acknowledgement_that_a_dead_actor_missed_deletes_nothing_of_the_next_one(make):
     with make(10) as (learner, connect):
         worker = connect()
@@ -97,6 +113,7 @@ def test_an_acknowledgement_that_a_dead_actor_missed_deletes_nothing_of_the_next
         assert [(g.worker, g.data) for g in learner.read(read[-1].number, 10)] == [(6, b"another's")]
 
 
+@pytest.mark.slow
 def test_a_new_actor_hears_from_the_learner_what_it_need_not_take_again(make):
     with make(10) as (learner, connect):
         worker = connect()
@@ -108,6 +125,7 @@ def test_a_new_actor_hears_from_the_learner_what_it_need_not_take_again(make):
         assert worker.join(5, "t", ABOUT, safe=0) == (2, 2), "the worker missed the acknowledgement"
 
 
+@pytest.mark.slow
 def test_a_worker_that_has_left_is_not_waited_for(make):
     with make(10) as (learner, connect):
         first, second = connect(), connect()
@@ -119,6 +137,7 @@ def test_a_worker_that_has_left_is_not_waited_for(make):
         assert [row["worker"] for row in learner.workers()] == [6]
 
 
+@pytest.mark.slow
 def test_counters_go_on_growing_over_an_actor_that_died(make):
     with make(10) as (learner, connect):
         worker = connect()
@@ -133,6 +152,7 @@ def test_counters_go_on_growing_over_an_actor_that_died(make):
         assert learner.counters()["positions"] == 12
 
 
+@pytest.mark.slow
 def test_a_store_whose_actor_is_gone_for_good_is_unreachable(make):
     with make(10) as (learner, _):
         ray.kill(learner._actor)
@@ -140,6 +160,7 @@ def test_a_store_whose_actor_is_gone_for_good_is_unreachable(make):
             learner.read(0, 1)
 
 
+@pytest.mark.slow
 def test_nobody_joins_before_the_learner_has_opened_its_run(machine):
     unopened = {k: v for k, v in ABOUT.items() if k != "identity"}
     actor = ray.remote(Replay).options(num_cpus=0).remote(unopened, 10, 30.0, False)
@@ -151,6 +172,7 @@ def test_nobody_joins_before_the_learner_has_opened_its_run(machine):
     ray.kill(actor)
 
 
+@pytest.mark.slow
 def test_workers_hear_of_a_model_once_the_inference_actor_has_it(machine):
     actor = ray.remote(Replay).options(num_cpus=0).remote(dict(ABOUT), 10, 30.0, True)
     learner, worker, server = RayStore(actor), RayStore(actor), RayStore(actor)
@@ -169,6 +191,7 @@ def test_workers_hear_of_a_model_once_the_inference_actor_has_it(machine):
     ray.kill(actor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", MEANING)
 def test_a_worker_of_another_version_or_game_is_refused_by_name(make, key):
     with make(10) as (_, connect), pytest.raises(RefusedError, match=f"{key} 1.*the worker other"):

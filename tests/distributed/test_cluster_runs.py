@@ -211,6 +211,7 @@ def commands():
             yield path.read_bytes().decode(errors="replace")
 
 
+@pytest.mark.slow
 def test_a_wrong_head_is_one_sentence_and_exit_code_1(tmp_path):
     for arguments in (
         ("cluster", "start-worker", "--head", "127.0.0.1:1"),

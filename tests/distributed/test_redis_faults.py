@@ -140,9 +140,9 @@ def killed_for(seconds):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"appendonly": "yes", "appendfsync": "everysec"},
+        pytest.param({"appendonly": "yes", "appendfsync": "everysec"}, marks=pytest.mark.slow),
         {"appendonly": "yes", "appendfsync": "always"},
-        {"appendonly": "no"},
+        pytest.param({"appendonly": "no"}, marks=pytest.mark.slow),
     ],
     ids=["everysec", "always", "nothing kept"],
 )
@@ -150,6 +150,7 @@ def test_a_server_that_is_killed_and_started_again(tmp_path, material, settings)
     run(tmp_path, material, killed_for(0.5), "is not there", **settings)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_again_and_again(tmp_path, material):
     def fault(server):
         for _ in range(5):
@@ -159,6 +160,7 @@ def test_a_server_that_is_killed_again_and_again(tmp_path, material):
     run(tmp_path, material, fault, "is not there", games=240, appendonly="yes", appendfsync="everysec")
 
 
+@pytest.mark.slow
 def test_a_server_that_loses_its_last_second_gives_its_numbers_to_others(tmp_path, material):
     """Cut the append-only file: games that the learner has are forgotten, and their numbers used again."""
 
@@ -182,6 +184,7 @@ def stopped_for(seconds):
     return fault
 
 
+@pytest.mark.slow
 def test_a_server_that_stands_still(tmp_path, material):
     run(tmp_path, material, stopped_for(8), "has not answered for 5 s")
 
@@ -191,10 +194,12 @@ def test_a_server_that_stands_still_for_a_minute(tmp_path, material):
     run(tmp_path, material, stopped_for(60), "has not answered for 5 s")
 
 
+@pytest.mark.slow
 def test_a_server_whose_clients_are_paused(tmp_path, material):
     run(tmp_path, material, lambda s: s.ask("CLIENT", "PAUSE", "7000", "ALL"), "has not answered for 5 s")
 
 
+@pytest.mark.slow
 def test_a_server_out_of_memory(tmp_path, material):
     def fault(server):
         server.ask("CONFIG", "SET", "maxmemory", "100kb")
@@ -204,6 +209,7 @@ def test_a_server_out_of_memory(tmp_path, material):
     run(tmp_path, material, fault, "its memory is full", maxmemory_policy="noeviction")
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_save_refuses_writes(tmp_path, material):
     def fault(server):
         away = server.folder / "away"
@@ -219,6 +225,7 @@ def test_a_server_that_cannot_save_refuses_writes(tmp_path, material):
     run(tmp_path, material, fault, "cannot save to its disk", enable_protected_configs="yes")
 
 
+@pytest.mark.slow
 def test_a_server_that_becomes_a_replica_refuses_writes(tmp_path, material):
     def fault(server):
         server.ask("REPLICAOF", "127.0.0.1", "1")

@@ -29,7 +29,9 @@ def run(share, *parties, seconds=1.5):
         assert not t.is_alive()
 
 
-@pytest.mark.parametrize("wanted", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize(
+    "wanted", [pytest.param(0.3, marks=pytest.mark.slow), pytest.param(0.5, marks=pytest.mark.slow), 0.7]
+)
 def test_two_busy_parties_get_their_shares_within_5_points(wanted):
     share = DeviceShare(wanted)
     run(share, (LEARNING, 0.007), (INFERENCE, 0.003))
@@ -38,6 +40,7 @@ def test_two_busy_parties_get_their_shares_within_5_points(wanted):
     assert share.learner_share() == pytest.approx(wanted, abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_party_that_comes_back_at_once_does_not_lose_every_second_turn():
     """Equal steps taken in turns would divide evenly, whatever the share."""
     share = DeviceShare(0.7, patience=0.02)
@@ -45,6 +48,7 @@ def test_a_party_that_comes_back_at_once_does_not_lose_every_second_turn():
     assert share.learner_share() == pytest.approx(0.7, abs=0.05)
 
 
+@pytest.mark.slow
 def test_shares_hold_where_inference_has_two_lanes():
     share = DeviceShare(0.5)
     run(share, (LEARNING, 0.008), (INFERENCE, 0.003), (INFERENCE, 0.003))
@@ -59,6 +63,7 @@ def test_a_party_alone_gets_all_of_the_device(party):
     assert share.learner_share() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", [0.05, 0.95])
 def test_nobody_starves_at_the_ends_of_the_range(wanted):
     share = DeviceShare(wanted)
@@ -66,6 +71,7 @@ def test_nobody_starves_at_the_ends_of_the_range(wanted):
     assert min(share.busy_seconds.values()) > 0.02 * 1.5
 
 
+@pytest.mark.slow
 def test_a_party_that_was_idle_gets_no_arrears():
     """Inference ran alone for a while; learning, back again, must not keep it out for as long."""
     share = DeviceShare(0.5)
@@ -76,6 +82,7 @@ def test_a_party_that_was_idle_gets_no_arrears():
     assert spent[INFERENCE] / sum(spent.values()) == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.slow
 def test_the_gaps_of_a_slow_learner_go_to_inference():
     share = DeviceShare(0.9)
     run(share, (LEARNING, 0.005, 0.02), (INFERENCE, 0.005))
