@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from zeroloop.cli import main
 from zeroloop.errors import ConfigError
-from zeroloop.sizing import ADVICE, SERVERS, Sizes, draw, predict, read_bench, saturations, stages
+from zeroloop.sizing import ADVICE, SERVED, SERVERS, Sizes, draw, predict, read_bench, saturations, stages
 
 ROUND = Sizes(
     cores=4,
@@ -113,6 +113,23 @@ def test_models_that_take_longer_to_hand_out_than_to_make_are_told():
     assert predict(ROUND, 999, "none")["models_in_time"]  # 1 MB each over 100 MB/s: 9.99 s of 10
     assert not predict(ROUND, 1001, "none")["models_in_time"]
     assert predict(ROUND, 1001, "own")["models_in_time"]  # workers get no model
+
+
+def test_a_model_leaves_the_learner_no_faster_than_its_server_hands_it_out():
+    fast = replace(ROUND, gigabits=100)
+    assert predict(fast, 1000)["seconds_to_hand_out_a_model"] == pytest.approx(1000 * 1e6 / SERVED)
+
+
+def test_what_a_crowd_could_not_bring_in_is_the_limit_of_the_store(tmp_path):
+    file = tmp_path / "crowd.json"
+    row = {"offered_positions_per_second": 600_000, "learner": 0.0, "bytes_per_game": 1200.0}
+    row |= {"accepted_positions_per_second": 20_000, "positions_per_game": 12.0}
+    file.write_text(json.dumps(row))
+    assert read_bench(file) == {"store_rate": 20_000, "game_bytes": 100.0}
+    for change in ({"learner": 1500.0}, {"offered_positions_per_second": 20_100}):
+        file.write_text(json.dumps(row | change))
+        with pytest.raises(ConfigError, match=r"crowd\.json: .* more --workers"):
+            read_bench(file)
 
 
 def test_a_faultless_machine_is_predicted_as_it_was_measured(tmp_path):

@@ -18,6 +18,8 @@ from .errors import ConfigError
 SERVERS = ("none", "shared", "own")
 HEADS = 150
 """Bytes, about, of the head of a request or an answer."""
+SERVED = 775e6
+"""Bytes/s of models that one learner hands out, however fast the link is: `bench crowd`, 1,000 workers."""
 IN_FLIGHT = 2
 """Groups of games of a search thread: while one waits for answers the other searches."""
 
@@ -147,7 +149,8 @@ def predict(sizes: Sizes, workers: float, server: str = "none") -> dict[str, Any
     found = stages(sizes, workers, server)
     full = least(found)
     rate = found[full]
-    spread = workers * sizes.model_bytes / (sizes.gigabits * 1e9 / 8) if server == "none" else 0.0
+    handed = min(sizes.gigabits * 1e9 / 8, SERVED)
+    spread = workers * sizes.model_bytes / handed if server == "none" else 0.0
     return {
         "workers": workers,
         "server": server,
@@ -198,13 +201,28 @@ def read_bench(path: pathlib.Path) -> dict[str, float]:
         return {"trained_rate": one["positions_per_second"]}
     if "written_positions_per_second" in keys:
         return {"store_rate": one["written_positions_per_second"], "game_bytes": one["bytes_per_position"]}
+    if {"accepted_positions_per_second", "offered_positions_per_second", "learner"} <= keys:
+        return _crowd(path, one)
     names = [each.name for each in fields(Sizes)]
     if keys and all(k in names and isinstance(one[k], int | float) for k in keys):
         return {name: float(value) for name, value in one.items()}
     raise ConfigError(
         f"--from {path}: it is no answer that sizing reads; give files of zeroloop bench search, inference, "
-        'selfplay, learn, server or store with --json, or a JSON object of inputs such as {"cores": 16}.'
+        "selfplay, learn, server, store or crowd with --json, or a JSON object of inputs such as "
+        '{"cores": 16}.'
     )
+
+
+def _crowd(path: pathlib.Path, one: dict[str, Any]) -> dict[str, float]:
+    """Return what a learner without Redis took from a crowd, if the crowd had more."""
+    taken = one["accepted_positions_per_second"]
+    if one["learner"] or taken > 0.9 * one["offered_positions_per_second"]:
+        raise ConfigError(
+            f"--from {path}: its learner took nearly all that was offered, or was told to take no more, so "
+            "it does not say what the store can take; run zeroloop bench crowd with more --workers and "
+            "without --learner."
+        )
+    return {"store_rate": taken, "game_bytes": one["bytes_per_game"] / one["positions_per_game"]}
 
 
 def _line(rows: list[dict[str, Any]]) -> dict[str, float]:

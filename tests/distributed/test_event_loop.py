@@ -35,12 +35,23 @@ def frame(head, parts=()):
     return HEAD.pack(b"ZLF1", len(text), sum(map(len, parts))) + text + b"".join(parts)
 
 
+ROOM = []
+"""Whether there is room for who asks with `hold`."""
+
+
+@pytest.fixture(autouse=True)
+def _no_room():
+    ROOM.clear()
+
+
 def echo(head, parts):
     """Answer with what was asked, and with as many bytes as it wants."""
     if head.get("fault"):
         raise ZeroDivisionError("a fault of the program")
     out = [bytes(p) for p in parts] or [bytes(head.get("wants", 0))]
-    return Answer({"n": head.get("n")}, out, hold=bool(head.get("hold")))
+    full = bool(head.get("hold")) and not head.get("room", ROOM)
+    answer = Answer({"n": head.get("n"), "full": full} if full else {"n": head.get("n")}, out)
+    return answer._replace(again=lambda: echo(head, parts)) if full else answer
 
 
 @pytest.fixture
@@ -121,6 +132,64 @@ def test_others_are_answered_while_an_answer_is_held(loop, monkeypatch):
         channel.close()
 
 
+def test_who_came_first_has_the_first_room(loop, monkeypatch):
+    monkeypatch.setattr(event_loop, "HELD_SECONDS", 1e4)
+    monkeypatch.setattr(event_loop, "HELD_RATE", 1e-4)
+    waiting = [joined(loop) for _ in range(5)]
+    for n, channel in enumerate(waiting):
+        channel.send({"hold": True, "n": n})
+        eventually(lambda n=n: len(loop._held) == n + 1)
+    answered = []
+    monkeypatch.setattr(event_loop._Connection, "put", _noting(answered))
+    ROOM.append(True)
+    assert [channel.receive()[0] for channel in waiting] == [{"n": n} for n in range(5)]
+    assert answered == [{"n": n} for n in range(5)] and not loop._held
+    for channel in waiting:
+        channel.close()
+
+
+def _noting(heads):
+    put = event_loop._Connection.put
+
+    def noted(connection, answer):
+        heads.append(answer.head)
+        put(connection, answer)
+
+    return noted
+
+
+def test_who_asks_for_room_again_at_once_is_held_again(loop):
+    channels = [joined(loop) for _ in range(3)]
+    for channel in channels:
+        channel.connection.sendall(frame({"hold": True, "n": 1}) + frame({"hold": True, "room": [], "n": 2}))
+    ROOM.append(True)
+    for channel in channels:
+        assert channel.receive()[0]["n"] == 1
+        assert channel.receive()[0] == {"n": 2, "full": True}
+        channel.close()
+
+
+def test_a_worker_that_waits_for_room_has_it_as_soon_as_the_learner_has_made_some(monkeypatch):
+    monkeypatch.setattr(event_loop, "HELD_SECONDS", 1e4)
+    monkeypatch.setattr(event_loop, "HELD_RATE", 1e-4)
+    store = MemoryStore(ABOUT, 2)
+    server = StoreServer(store, "127.0.0.1:0", password="")
+    client, found = StoreClient(server.address, password=""), []
+    client.join(1, "t", ABOUT)
+    assert client.add(1, 1, [b"a", b"b", b"c"], [1, 1, 1]).stored == 2, (
+        "what is taken in part is told at once"
+    )
+    offer = threading.Thread(target=lambda: found.append(client.add(1, 3, [b"c"], [1])))
+    offer.start()
+    eventually(lambda: server._loop._held)
+    assert not found
+    store.acknowledge(1, {1: 1})
+    offer.join(20)
+    assert found[0].stored == 3 and [g.data for g in store.read(0, 9)] == [b"b", b"c"]
+    client.close()
+    server.close()
+
+
 def test_the_more_answers_are_held_the_later_they_go_out(loop):
     def spent(count):
         channels = [joined(loop) for _ in range(count)]
@@ -142,7 +211,7 @@ def test_who_leaves_while_its_answer_is_held_harms_nobody(loop):
     gone.send({"hold": True})
     gone.close()
     other.send({"hold": True, "n": 2})
-    assert other.receive()[0] == {"n": 2}
+    assert other.receive()[0] == {"n": 2, "full": True}, "there is no room, and that is told in the end"
     other.close()
     eventually(lambda: len(loop) == 0)
 

@@ -91,6 +91,7 @@ def bench_crowd(
     mean = sum(len(b"".join(g[:3])) for g in games) / len(games)
     settings = {"workers": workers, "offered_positions_per_second": workers * positions}
     settings |= {"positions_per_game": each, "bytes_per_game": mean, "queue": config.collect.queue}
+    settings["learner"] = learner
     return settings | found
 
 

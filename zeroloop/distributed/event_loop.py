@@ -23,7 +23,9 @@ from .frames import Channel, Part, frame_size, pack, unpack
 PIECE = 1 << 18
 """Bytes read of a connection before the next has its turn."""
 HELD_RATE, HELD_SECONDS = 500.0, 1.0
-"""Held answers that go out a second at most, and how long one is held at most."""
+"""Held answers that go out in vain in a second, about, and how long one is held at most."""
+RETRY = 0.005
+"""Seconds after which the first of those who are held is tried again."""
 
 
 class Answer(NamedTuple):
@@ -31,8 +33,18 @@ class Answer(NamedTuple):
 
     head: dict[str, Any]
     parts: Sequence[Part] = ()
-    hold: bool = False
-    """It says only that there is no room yet: the more such answers there are, the later they go out."""
+    again: Callable[[], Answer] | None = None
+    """Where this says only that there is no room: the same call again. The answer is held until there is
+    room, which goes to those who came first; the more are held, the longer, so that few ask in vain."""
+
+
+class _Held(NamedTuple):
+    """An answer that is held."""
+
+    due: float
+    number: int
+    connection: _Connection
+    answer: Answer
 
 
 class _Connection:
@@ -54,6 +66,11 @@ class _Connection:
         whole, self.inbox = self.inbox, self.inbox[self.size :]
         size, self.size = self.size, 0
         return memoryview(whole)[:size]
+
+    def put(self, answer: Answer) -> None:
+        """Let this go out next."""
+        pieces = (memoryview(piece).cast("B") for piece in pack(answer.head, answer.parts) if len(piece))
+        self.out.extend(pieces)
 
     def flush(self) -> None:
         """Send what the other side takes."""
@@ -88,7 +105,8 @@ class EventLoop:
         self._selector = selectors.DefaultSelector()
         self._buffer = memoryview(bytearray(PIECE))
         self._open: set[_Connection] = set()
-        self._held: list[tuple[float, int, _Connection]] = []
+        self._held: dict[int, _Held] = {}  # in the order in which they came
+        self._due: list[_Held] = []
         self._order = itertools.count()
         self._lock = threading.Lock()
         self._new: list[Channel] = []
@@ -146,7 +164,7 @@ class EventLoop:
                 channel.close()
 
     def _patience(self) -> float | None:
-        return max(0.0, self._held[0][0] - time.monotonic()) if self._held else None
+        return RETRY if self._held else None
 
     def _turn(self, connection: _Connection | None, mask: int) -> None:
         if connection is None:
@@ -191,27 +209,47 @@ class EventLoop:
         connection.flush()
         while not connection.out and (frame := connection.take()) is not None:
             answer = self._answer(*unpack(frame, connection.channel.peer))
-            pieces = (memoryview(piece).cast("B") for piece in pack(answer.head, answer.parts) if len(piece))
-            connection.out.extend(pieces)
-            if answer.hold:
-                self._hold(connection)
+            if answer.again is not None:
+                self._hold(connection, answer)
                 return
+            connection.put(answer)
             connection.flush()
         if bool(connection.out) != connection.writes:
             connection.writes = bool(connection.out)
             events = selectors.EVENT_WRITE if connection.writes else selectors.EVENT_READ
             self._selector.modify(connection.socket, events, connection)
 
-    def _hold(self, connection: _Connection) -> None:
-        """Let an answer wait: a thousand who ask for room again at once would leave no time to make any."""
+    def _hold(self, connection: _Connection, answer: Answer) -> None:
+        """Let an answer wait: a thousand who ask for room again and again would leave no time to make any."""
         wait = min(HELD_SECONDS, (1 + len(self._held)) / HELD_RATE)
+        held = _Held(time.monotonic() + wait, next(self._order), connection, answer)
         self._selector.unregister(connection.socket)
-        heapq.heappush(self._held, (time.monotonic() + wait, next(self._order), connection))
+        self._held[held.number] = held
+        heapq.heappush(self._due, held)
 
     def _release(self, now: float) -> None:
-        """Send the answers that were held long enough."""
-        while self._held and self._held[0][0] <= now:
-            connection = heapq.heappop(self._held)[2]
-            connection.writes = False
-            self._selector.register(connection.socket, selectors.EVENT_READ, connection)
-            self._turn(connection, 0)
+        """Answer those for whom there is room, as they came, and those who have waited too long."""
+        for held in itertools.takewhile(self._tried, list(self._held.values())):
+            del self._held[held.number]
+        while self._due and (self._due[0].due <= now or self._due[0].number not in self._held):
+            late = heapq.heappop(self._due)
+            if self._held.pop(late.number, None) is not None:
+                self._let_go(late.connection, late.answer)
+
+    def _tried(self, held: _Held) -> bool:
+        """Make a held call again, and return whether it was answered for good."""
+        assert held.answer.again is not None
+        try:
+            answer = held.answer.again()
+        except StoreError:
+            self._cut(held.connection)
+            return True
+        if answer.again is None:
+            self._let_go(held.connection, answer)
+        return answer.again is None
+
+    def _let_go(self, connection: _Connection, answer: Answer) -> None:
+        connection.put(answer)
+        connection.writes = False
+        self._selector.register(connection.socket, selectors.EVENT_READ, connection)
+        self._turn(connection, 0)

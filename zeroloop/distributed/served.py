@@ -114,15 +114,19 @@ class StoreServer:
         return text
 
     def _call(self, head: dict[str, Any], parts: list[memoryview]) -> Answer:
+        return self._take(head, [bytes(p) for p in parts])
+
+    def _take(self, head: dict[str, Any], parts: list[bytes]) -> Answer:
         """Answer a call; what it asks for may be refused, and a call that makes no sense is."""
         try:
-            answer, out = self._answer(head, [bytes(p) for p in parts])
+            answer, out = self._answer(head, parts)
+            if head["call"] == "add" and parts and answer["stored"] < int(head["first"]):
+                return Answer(answer, out, again=lambda: self._take(head, parts))  # full: none was taken
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             return Answer({"refused": f"a call that this store does not know: {error!r}"})
         except RefusedError as error:
             return Answer({"refused": str(error)})
-        full = head["call"] == "add" and answer["stored"] < int(head["first"]) + len(parts) - 1
-        return Answer(answer, out, hold=full)
+        return Answer(answer, out)
 
     def _answer(self, head: dict[str, Any], parts: list[bytes]) -> tuple[dict[str, Any], list[bytes]]:
         store, call = self._store, head["call"]
