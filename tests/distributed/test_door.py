@@ -13,7 +13,7 @@ import pytest
 
 from tests.distributed.stores import ABOUT, Wire, eventually
 from tests.material import TICTACTOE
-from zeroloop.distributed import door
+from zeroloop.distributed import door, inference
 from zeroloop.distributed.frames import Channel
 from zeroloop.distributed.inference import InferenceServer
 from zeroloop.distributed.leaves import RemoteEvaluator, publish
@@ -250,6 +250,7 @@ def test_who_connects_and_says_nothing_is_let_go(serve, monkeypatch):
         assert each.recv(1) == b""
         each.close()
     eventually(lambda: threading.active_count() <= before)
+    monkeypatch.setattr(door, "SECONDS", 10.0)
     assert asked(one.address, "secret") == ABOUT
 
 
@@ -327,8 +328,28 @@ def test_the_inference_server_has_the_same_door():
                 RemoteEvaluator(TICTACTOE, address, "0" * 64, 8, stop=lambda: False, password=given)
             with pytest.raises(RefusedError, match=f"{address} refuses: .*WORKER_PASSWORD"):
                 publish(address, TICTACTOE, "0" * 64, b"", password=given)
-        assert server.counters()["refused"] == 4 and len(said) == 2
+        eventually(lambda: server.counters()["refused"] == 4 and len(said) == 2)
         RemoteEvaluator(TICTACTOE, address, "0" * 64, 8, password="right").close()
+    finally:
+        server.close()
+
+
+def test_an_inference_server_out_of_files_takes_callers_again_when_it_has_some(monkeypatch):
+    scarce, channel = [3], inference.Channel
+
+    def made(connection):
+        if scarce[0]:
+            scarce[0] -= 1
+            connection.close()
+            raise OSError(24, "Too many open files")
+        return channel(connection)
+
+    monkeypatch.setattr(inference, "Channel", made)
+    server = InferenceServer(TICTACTOE, choose("cpu", precision="fp32"), max_batch=8, lanes=1)
+    try:
+        address = server.listen(ANY)
+        RemoteEvaluator(TICTACTOE, address, "0" * 64, 8, stop=lambda: False, tell=lambda text: None).close()
+        assert scarce == [0]
     finally:
         server.close()
 

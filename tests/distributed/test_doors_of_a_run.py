@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 
 import pytest
 
+from tests.distributed.stores import eventually
 from tests.material import TICTACTOE, small_config
 from zeroloop.distributed.crew import Crew
 from zeroloop.distributed.leaves import RemoteEvaluator
@@ -90,8 +93,7 @@ def test_both_doors_of_a_run_ask_for_the_password_and_who_was_turned_away_is_tol
         StoreClient(crew.server.address).about()
     with pytest.raises(RefusedError, match="refuses: the client's password is not the server's"):
         RemoteEvaluator(TICTACTOE, crew.inference.address, "0" * 64, 8)
-    turned = [text for text in said if "was turned away: the client's password" in text]
-    assert len(turned) == 2
+    eventually(lambda: sum("was turned away: the client's password" in text for text in said) == 2)
     monkeypatch.setenv("WORKER_PASSWORD", "right")
     client = StoreClient(crew.server.address)
     told = client.about()
@@ -99,3 +101,15 @@ def test_both_doors_of_a_run_ask_for_the_password_and_who_was_turned_away_is_tol
     assert told["run"] == crew._folder.name
     assert "right" not in str(told), "the password is no part of what a run tells or stores"
     RemoteEvaluator(TICTACTOE, crew.inference.address, "0" * 64, 8).close()
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_the_server_of_its_own_names_what_gave_it_an_address_that_is_taken(flag):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        given = ["--bind", address] if flag else ["--set", f"inference.bind={address}"]
+        words = [sys.executable, "-m", "zeroloop", "inference", "tictactoe", "--device", "cpu", *given]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    key = "--bind" if flag else "inference.bind"
+    assert f"zeroloop: {key} is {address}, which cannot be listened at (" in done.stderr

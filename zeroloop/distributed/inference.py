@@ -92,10 +92,13 @@ class InferenceServer:
         while True:
             try:
                 connection, _ = listening.accept()
+                _keep_alive(connection)
+                channel = Channel(connection)
             except OSError:
-                return  # closed
-            _keep_alive(connection)
-            channel = Channel(connection)
+                if self._closed:
+                    return
+                time.sleep(0.1)  # a caller that is gone already, or too many open files for now
+                continue
             with self._lock:
                 if self._closed:
                     channel.close()
