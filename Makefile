@@ -8,14 +8,16 @@ RUN ?= runs/connect4
 train: setup
 	$(BIN)/zeroloop train connect4 --preset laptop --run $(RUN)
 
+# The fast tests in one process a core, whole files each: what a file's tests share is made once.
 test: check
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
 oracles: setup
 	REQUIRE_ORACLES=1 $(BIN)/python -m pytest tests/games tests/players
 
-test-slow: check
-	$(BIN)/python -m pytest
+# The slow tests in one process: they learn with all cores, kill programs, and wait.
+test-slow: test
+	$(BIN)/python -m pytest -m slow
 
 check: setup
 	$(BIN)/ruff format --check .

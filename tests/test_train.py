@@ -62,7 +62,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("phase", ["learn", "evaluate"])
+@pytest.mark.parametrize("phase", ["learn", pytest.param("evaluate", marks=pytest.mark.slow)])
 def test_run_killed_in_its_last_phase_still_learns_and_is_measured(tmp_path, monkeypatch, phase):
     """The games are on disk and spend the budget, but no checkpoint knows of them."""
     given, real = run_config(evaluate={"every_positions": 10**6}), getattr(_Loop, phase)
@@ -81,40 +81,54 @@ def test_run_killed_in_its_last_phase_still_learns_and_is_measured(tmp_path, mon
     assert_complete(tmp_path / "run", given)
 
 
-@pytest.mark.parametrize("phase", ["collect", "learn", "evaluate"])
-def test_deterministic_run_stopped_inside_a_phase_ends_as_if_never_stopped(tmp_path, phase):
-    given = run_config(run={**RUN_BASE["run"], "deterministic": True})
-    session(tmp_path / "plain", given)
-    for calls in (1, 2, 3):
-        folder = tmp_path / f"stopped-{calls}"
-        seen = [0]
-        run = Run.open(folder, given)
-        loop = []
-
-        def stop(seen=seen, loop=loop, calls=calls):
-            if loop and loop[0].phase == phase:
-                seen[0] += 1
-            return seen[0] >= calls
-
-        real = _Loop.__init__
-
-        def remember(self, *args, loop=loop, real=real):
-            real(self, *args)
-            loop.append(self)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_Loop, "__init__", remember)
-            first = train(run, lambda kind, values: None, stop)
-        run.close()
-        assert not first.finished
-        session(folder, given)
-        mine, want = newest(folder), newest(tmp_path / "plain")
-        assert mine == want
-        a = read_checkpoint(folder, checkpoint_names(folder)[-1]).learner
-        b = read_checkpoint(tmp_path / "plain", checkpoint_names(tmp_path / "plain")[-1]).learner
-        assert all((a[k] == b[k]).all() for k in b)
+DETERMINISTIC = run_config(run={**RUN_BASE["run"], "deterministic": True})
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The newest checkpoint of a deterministic run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    session(folder, DETERMINISTIC)
+    return read_checkpoint(folder, checkpoint_names(folder)[-1])
+
+
+@pytest.mark.parametrize(
+    ("phase", "calls"),
+    [
+        ("learn", 2),
+        *(pytest.param("collect", calls, marks=pytest.mark.slow) for calls in (1, 2, 3)),
+        *(pytest.param("learn", calls, marks=pytest.mark.slow) for calls in (1, 3)),
+        *(pytest.param("evaluate", calls, marks=pytest.mark.slow) for calls in (1, 2, 3)),
+    ],
+)
+def test_deterministic_run_stopped_inside_a_phase_ends_as_if_never_stopped(
+    tmp_path, monkeypatch, uninterrupted, phase, calls
+):
+    seen, loop, real = [0], [], _Loop.__init__
+
+    def stop():
+        if loop and loop[0].phase == phase:
+            seen[0] += 1
+        return seen[0] >= calls
+
+    def remember(self, *args):
+        real(self, *args)
+        loop.append(self)
+
+    run = Run.open(tmp_path / "run", DETERMINISTIC)
+    with monkeypatch.context() as patch:
+        patch.setattr(_Loop, "__init__", remember)
+        first = train(run, lambda kind, values: None, stop)
+    run.close()
+    assert not first.finished
+    session(tmp_path / "run", DETERMINISTIC)
+    assert newest(tmp_path / "run") == uninterrupted.state
+    found = read_checkpoint(tmp_path / "run", checkpoint_names(tmp_path / "run")[-1]).learner
+    assert found.keys() == uninterrupted.learner.keys()
+    assert all((found[k] == uninterrupted.learner[k]).all() for k in found)
+
+
+@pytest.mark.slow
 def test_session_that_resumes_in_learning_reports_no_speed_of_play(tmp_path):
     given = run_config()
     steps = [0]
@@ -131,7 +145,7 @@ def test_session_that_resumes_in_learning_reports_no_speed_of_play(tmp_path):
         assert row.get("simulations_per_move", 8) < 100
 
 
-@pytest.mark.parametrize("mode", ["gate", "always"])
+@pytest.mark.parametrize("mode", [pytest.param("gate", marks=pytest.mark.slow), "always"])
 def test_self_play_uses_the_champion_or_the_newest_model(tmp_path, mode):
     given = run_config(promote={**RUN_BASE["promote"], "mode": mode, "floors": {"random": 1.0}})
     given = replace(given, evaluate=replace(given.evaluate, opponents={"random": 4}))
@@ -146,6 +160,7 @@ def test_self_play_uses_the_champion_or_the_newest_model(tmp_path, mode):
         assert champion in promoted | {seats[0]}
 
 
+@pytest.mark.slow
 def test_schedules_over_the_run_reach_the_search(tmp_path):
     """The episodes themselves say how many simulations their moves got."""
     ramp = Schedule.from_plain({"over": "run", "at": {0: 2, 1: 16}})
@@ -155,7 +170,10 @@ def test_schedules_over_the_run_reach_the_search(tmp_path):
     assert means[0] < 5 and means[-1] > 12
 
 
-@pytest.mark.parametrize("player", ["random", "past", "policy"])
+@pytest.mark.parametrize(
+    "player",
+    [pytest.param("random", marks=pytest.mark.slow), "past", pytest.param("policy", marks=pytest.mark.slow)],
+)
 def test_opponents_play_and_train_nothing(tmp_path, player):
     play = {"opponents": (OpponentConfig(player=player, share=0.5),)}
     given = run_config(selfplay=play)
@@ -169,6 +187,7 @@ def test_opponents_play_and_train_nothing(tmp_path, player):
         assert len(named) >= 3, "the newest model without search changes as the run goes on"
 
 
+@pytest.mark.slow
 def test_killed_run_seats_past_models_again_in_place_of_games_that_its_checkpoint_lacks(tmp_path):
     play = {"opponents": (OpponentConfig(player="past", share=0.5),)}
     given = run_config(selfplay=play, run={**RUN_BASE["run"], "checkpoint_iterations": 1})

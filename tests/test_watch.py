@@ -157,7 +157,7 @@ def test_gate_cannot_wait_for_a_watcher():
         Config(evaluate=EvaluateConfig(by="watch"), promote=PromoteConfig(mode="gate"))
 
 
-@pytest.mark.parametrize(("share", "processors"), [(0.25, 1), (0.15, 2)])
+@pytest.mark.parametrize(("share", "processors"), [(0.25, 1), pytest.param(0.15, 2, marks=pytest.mark.slow)])
 def test_pace_keeps_the_share_of_the_machine(share, processors):
     pace = Pace(share, processors, lambda: False)
     wall, cpu = time.monotonic(), time.process_time()
@@ -184,7 +184,7 @@ print(watch_run(pathlib.Path(sys.argv[1]), tell=lambda text: print(text, file=sy
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT])
 def test_watcher_that_is_told_to_end_ends_well_and_the_next_one_goes_on(run, number):
     process = subprocess.Popen(
         [sys.executable, "-c", WATCHER, str(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -239,6 +239,7 @@ def test_run_waits_for_a_registry_that_another_process_holds_and_says_so(tmp_pat
         assert registry.rows("SELECT count(*) AS n FROM decisions")[0]["n"] == len(decisions)
 
 
+@pytest.mark.slow
 def test_stop_while_another_process_holds_the_registry_loses_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(zeroloop.models, "WAIT", 0.05)
     given, asked, held_once = replace(GIVEN, evaluate=JUDGED), [False], False

@@ -84,6 +84,7 @@ def test_a_killed_process_is_replaced_and_that_is_said(started):
     assert f"worker process {first} was killed by signal 9; another one takes its place" in one.said
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_each_time_is_replaced_ever_more_slowly_and_training_goes_on(started):
     one = started("killed")
     begun = time.monotonic()
@@ -284,6 +285,7 @@ def test_workers_killed_every_two_seconds_lose_no_finished_game(tmp_path):
     assert found["losses"] == found["doubled"] == found["invented"] == found["left_in_spools"] == 0
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_workers_and_takes_their_last_games(begin):
     one = begin()
     one.grown(60_000)
@@ -295,6 +297,7 @@ def test_ctrl_c_ends_the_workers_and_takes_their_last_games(begin):
     assert "Traceback" not in one.said and "killed" not in one.said
 
 
+@pytest.mark.slow
 def test_a_killed_learner_goes_on_and_what_its_workers_had_finished_is_taken_once(begin):
     one = begin()
     one.grown(60_000)
