@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 
+import pytest
+
 from tests.material import small_config
 from zeroloop.distributed import worker as module
 from zeroloop.distributed.served import StoreClient
@@ -108,6 +110,7 @@ def test_workers_of_a_run_that_is_stopped_wait_for_its_learner(tmp_path, monkeyp
     assert after[: len(before)] == before and len(after) > len(before) and len(set(after)) == len(after)
 
 
+@pytest.mark.slow
 def test_rates_of_workers_are_those_of_the_games_that_came(tmp_path):
     one = Session(tmp_path / "run", tmp_path / "spool")
     rows = read_events(tmp_path / "run", "metrics")

@@ -267,6 +267,7 @@ def _scarce(pipe, files):
     server.close()
 
 
+@pytest.mark.slow
 def test_workers_beyond_the_limit_of_open_files_are_told_so_and_come_in_when_another_leaves():
     context = multiprocessing.get_context("spawn")
     pipe, theirs = context.Pipe()

@@ -345,6 +345,7 @@ def test_provisioning_names_the_dashboards_data_source():
     assert provider["providers"][0]["type"] == "file"
 
 
+@pytest.mark.slow
 def test_a_real_prometheus_discovers_a_worker_through_the_learner(made, tmp_path):
     program = need_program("prometheus", "prometheus")
     learner, worker = made("learner"), made("worker")

@@ -660,6 +660,7 @@ def test_the_run_is_told_as_plain_data(stores):
     assert stores[1]().about() == json.loads(json.dumps(ABOUT))
 
 
+@pytest.mark.slow
 def test_the_benchmark_gives_every_figure(monkeypatch):
     need_program("redis-server", "redis-server")
     monkeypatch.setattr(store_bench, "WINDOW", 2000)

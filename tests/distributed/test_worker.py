@@ -214,6 +214,7 @@ def test_of_a_newer_zeroloop_the_version_is_named_and_not_a_key_that_is_unknown_
         Worker(MemoryStore(told, 9), tmp_path, stop=lambda: False, say=print)
 
 
+@pytest.mark.slow
 def test_a_game_file_that_differs_is_refused(tmp_path):
     """The learner's file and the worker's have one name and other rules."""
     source = pathlib.Path("zeroloop/games/tictactoe.py").read_text().replace("from ..", "from zeroloop.")
