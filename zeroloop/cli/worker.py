@@ -37,7 +37,11 @@ SAID = 0.5
 def worker(
     address: str, namespace: str, workers: int, spool: pathlib.Path, ca: str, gauges: str, held: bool
 ) -> None:
-    """Play for a run: ADDRESS is HOST:PORT of its learner, or redis://HOST:PORT/0."""
+    """Play for a run: ADDRESS is HOST:PORT of its learner, or redis://HOST:PORT/0.
+
+    A password is read from WORKER_PASSWORD or WORKER_PASSWORD_FILE, that of a Redis from REDIS_PASSWORD. With
+    --workers N dead processes are replaced until the run is over; SIGTERM or Ctrl-C ends all of them.
+    """
     if gauges:
         _check_gauges(gauges, workers)
     if workers != 1:
