@@ -37,7 +37,7 @@ from .simulated_worker import Material, recorded, simulate
 MATERIAL = 64
 """Different games, sent again and again under keys of their own."""
 PATIENCE = 120.0
-"""Seconds in which everybody must have joined, have a model, or have sent what is left."""
+"""Seconds in which everybody must have joined, have a model, or have sent some of what is left."""
 SETTLE = 3.0
 """Seconds between everybody's arrival and the measurement."""
 
@@ -170,8 +170,10 @@ def _until(
     wait: float = 0.1,
     play: bool = True,
 ) -> list[dict[str, Any]]:
-    end = time.monotonic() + PATIENCE
+    end, known = time.monotonic() + PATIENCE, -1
     while not fact(rows := _tell(crowd, play)):
+        if not play and (safe := sum(row["safe"] for row in rows)) != known:
+            end, known = time.monotonic() + PATIENCE, safe
         if time.monotonic() > end:
             told = "; ".join(sorted({row["told"] for row in rows if row["told"]}))
             joined = sum(row["joined"] for row in rows)

@@ -60,6 +60,8 @@ class StoreServer:
         )  # who comes beyond that waits in the system's queue
         self._lock = threading.Lock()
         self._closed = self._full = False
+        self._without_room: set[int] = set()
+        """Workers that were told last that the store is full."""
         self._loop = EventLoop(self._call, "store")
         threading.Thread(target=self._accept, name="store door", daemon=True).start()
 
@@ -120,13 +122,26 @@ class StoreServer:
         """Answer a call; what it asks for may be refused, and a call that makes no sense is."""
         try:
             answer, out = self._answer(head, parts)
-            if head["call"] == "add" and parts and answer["stored"] < int(head["first"]):
-                return Answer(answer, out, again=lambda: self._take(head, parts))  # full: none was taken
+            if head["call"] == "add" and self._waits(head, parts, answer["stored"]):
+                return Answer(answer, out, again=lambda: self._take(head, parts))
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             return Answer({"refused": f"a call that this store does not know: {error!r}"})
         except RefusedError as error:
             return Answer({"refused": str(error)})
         return Answer(answer, out)
+
+    def _waits(self, head: dict[str, Any], parts: list[bytes], stored: int) -> bool:
+        """Return whether this offer is to wait for room: its worker knows already that there is none.
+
+        Until it is told, it plays, and its games grow old before they are learnt from.
+        """
+        worker, first = int(head["worker"]), int(head["first"])
+        if stored >= first + len(parts) - 1:
+            self._without_room.discard(worker)
+            return False
+        knows = worker in self._without_room
+        self._without_room.add(worker)
+        return knows and stored < first
 
     def _answer(self, head: dict[str, Any], parts: list[bytes]) -> tuple[dict[str, Any], list[bytes]]:
         store, call = self._store, head["call"]
