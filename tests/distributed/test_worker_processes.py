@@ -265,7 +265,7 @@ def test_a_killed_worker_is_replaced_and_its_finished_games_are_sent(begin):
     assert not list(one.root.glob("*/[0-9]*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_to_the_parent_alone_ends_all_of_them_gracefully(begin, number):
     one = begin()
     one.played()
@@ -277,6 +277,7 @@ def test_a_signal_to_the_parent_alone_ends_all_of_them_gracefully(begin, number)
     assert not list(one.root.glob("*/[0-9]*")), "what was finished was sent"
 
 
+@pytest.mark.slow
 def test_workers_end_when_their_parent_is_killed(begin):
     one = begin()
     one.played()
@@ -287,7 +288,7 @@ def test_workers_end_when_their_parent_is_killed(begin):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("given", ["wrong", ""])
+@pytest.mark.parametrize("given", ["wrong", pytest.param("", marks=pytest.mark.slow)])
 def test_a_wrong_or_missing_password_ends_the_command_with_one_sentence(begin, workers, given):
     one = begin(workers, password="right", WORKER_PASSWORD=given)
     assert one.ended() == 1
@@ -298,6 +299,7 @@ def test_a_wrong_or_missing_password_ends_the_command_with_one_sentence(begin, w
     assert one.store.workers() == []
 
 
+@pytest.mark.slow
 def test_the_right_password_reaches_all_workers_by_the_environment(begin):
     one = begin(password="right", WORKER_PASSWORD="right")
     one.played()
