@@ -132,33 +132,6 @@ def test_others_are_answered_while_an_answer_is_held(loop, monkeypatch):
         channel.close()
 
 
-def test_who_came_first_has_the_first_room(loop, monkeypatch):
-    monkeypatch.setattr(event_loop, "HELD_SECONDS", 1e4)
-    monkeypatch.setattr(event_loop, "HELD_RATE", 1e-4)
-    waiting = [joined(loop) for _ in range(5)]
-    for n, channel in enumerate(waiting):
-        channel.send({"hold": True, "n": n})
-        eventually(lambda n=n: len(loop._held) == n + 1)
-    answered = []
-    monkeypatch.setattr(event_loop._Connection, "put", _noting(answered))
-    ROOM.append(True)
-    assert [channel.receive()[0] for channel in waiting] == [{"n": n} for n in range(5)]
-    assert answered == [{"n": n} for n in range(5)]
-    eventually(lambda: not loop._held)
-    for channel in waiting:
-        channel.close()
-
-
-def _noting(heads):
-    put = event_loop._Connection.put
-
-    def noted(connection, answer):
-        heads.append(answer.head)
-        put(connection, answer)
-
-    return noted
-
-
 def test_who_asks_for_room_again_at_once_is_held_again(loop):
     channels = [joined(loop) for _ in range(3)]
     for channel in channels:
@@ -184,9 +157,9 @@ def test_a_worker_is_told_at_once_that_there_is_no_room_for_it_plays_on_until_th
     server.close()
 
 
-def test_a_worker_that_waits_for_room_has_it_as_soon_as_the_learner_has_made_some(monkeypatch):
-    monkeypatch.setattr(event_loop, "HELD_SECONDS", 1e4)
-    monkeypatch.setattr(event_loop, "HELD_RATE", 1e-4)
+def test_a_worker_that_is_held_has_the_room_that_was_made_meanwhile(monkeypatch):
+    monkeypatch.setattr(event_loop, "HELD_SECONDS", 2.0)
+    monkeypatch.setattr(event_loop, "HELD_RATE", 0.1)
     store = MemoryStore(ABOUT, 2)
     server = StoreServer(store, "127.0.0.1:0", password="")
     client, found = StoreClient(server.address, password=""), []

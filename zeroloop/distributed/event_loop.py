@@ -23,9 +23,7 @@ from .frames import Channel, Part, frame_size, pack, unpack
 PIECE = 1 << 18
 """Bytes read of a connection before the next has its turn."""
 HELD_RATE, HELD_SECONDS = 500.0, 1.0
-"""Held answers that go out in vain in a second, about, and how long one is held at most."""
-RETRY = 0.005
-"""Seconds after which the first of those who are held is tried again."""
+"""Held calls that are answered in a second, about, and how long one is held at most."""
 
 
 class Answer(NamedTuple):
@@ -34,17 +32,17 @@ class Answer(NamedTuple):
     head: dict[str, Any]
     parts: Sequence[Part] = ()
     again: Callable[[], Answer] | None = None
-    """Where this says only that there is no room: the same call again. The answer is held until there is
-    room, which goes to those who came first; the more are held, the longer, so that few ask in vain."""
+    """Where this says only that there is no room: the same call again. It is made once more after a while,
+    the longer the more are held, and what it gives then goes out: so few ask in vain."""
 
 
 class _Held(NamedTuple):
-    """An answer that is held."""
+    """A call that is held."""
 
     due: float
     number: int
     connection: _Connection
-    answer: Answer
+    again: Callable[[], Answer]
 
 
 class _Connection:
@@ -105,8 +103,7 @@ class EventLoop:
         self._selector = selectors.DefaultSelector()
         self._buffer = memoryview(bytearray(PIECE))
         self._open: set[_Connection] = set()
-        self._held: dict[int, _Held] = {}  # in the order in which they came
-        self._due: list[_Held] = []
+        self._held: list[_Held] = []  # a heap
         self._order = itertools.count()
         self._lock = threading.Lock()
         self._new: list[Channel] = []
@@ -164,7 +161,7 @@ class EventLoop:
                 channel.close()
 
     def _patience(self) -> float | None:
-        return RETRY if self._held else None
+        return max(0.0, self._held[0].due - time.monotonic()) if self._held else None
 
     def _turn(self, connection: _Connection | None, mask: int) -> None:
         if connection is None:
@@ -210,7 +207,7 @@ class EventLoop:
         while not connection.out and (frame := connection.take()) is not None:
             answer = self._answer(*unpack(frame, connection.channel.peer))
             if answer.again is not None:
-                self._hold(connection, answer)
+                self._hold(connection, answer.again)
                 return
             connection.put(answer)
             connection.flush()
@@ -219,37 +216,23 @@ class EventLoop:
             events = selectors.EVENT_WRITE if connection.writes else selectors.EVENT_READ
             self._selector.modify(connection.socket, events, connection)
 
-    def _hold(self, connection: _Connection, answer: Answer) -> None:
+    def _hold(self, connection: _Connection, again: Callable[[], Answer]) -> None:
         """Let an answer wait: a thousand who ask for room again and again would leave no time to make any."""
         wait = min(HELD_SECONDS, (1 + len(self._held)) / HELD_RATE)
-        held = _Held(time.monotonic() + wait, next(self._order), connection, answer)
+        held = _Held(time.monotonic() + wait, next(self._order), connection, again)
         self._selector.unregister(connection.socket)
-        self._held[held.number] = held
-        heapq.heappush(self._due, held)
+        heapq.heappush(self._held, held)
 
     def _release(self, now: float) -> None:
-        """Answer those for whom there is room, as they came, and those who have waited too long."""
-        for held in itertools.takewhile(self._tried, list(self._held.values())):
-            del self._held[held.number]
-        while self._due and (self._due[0].due <= now or self._due[0].number not in self._held):
-            late = heapq.heappop(self._due)
-            if self._held.pop(late.number, None) is not None:
-                self._let_go(late.connection, late.answer)
-
-    def _tried(self, held: _Held) -> bool:
-        """Make a held call again, and return whether it was answered for good."""
-        assert held.answer.again is not None
-        try:
-            answer = held.answer.again()
-        except StoreError:
-            self._cut(held.connection)
-            return True
-        if answer.again is None:
-            self._let_go(held.connection, answer)
-        return answer.again is None
-
-    def _let_go(self, connection: _Connection, answer: Answer) -> None:
-        connection.put(answer)
-        connection.writes = False
-        self._selector.register(connection.socket, selectors.EVENT_READ, connection)
-        self._turn(connection, 0)
+        """Make the calls again that were held long enough, and send what they give."""
+        while self._held and self._held[0].due <= now:
+            held = heapq.heappop(self._held)
+            connection = held.connection
+            try:
+                connection.put(held.again())
+            except StoreError:
+                self._cut(connection)
+                continue
+            connection.writes = False
+            self._selector.register(connection.socket, selectors.EVENT_READ, connection)
+            self._turn(connection, 0)
