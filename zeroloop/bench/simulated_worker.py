@@ -280,6 +280,7 @@ class Crowd:
         self._note(worker)
         if "busy" in found:
             return self._fail(index)
+        worker.play(time.monotonic(), self.playing)  # until this answer, as the last one let it
         worker.answered(found, time.monotonic())
         return self._ask(index)
 
