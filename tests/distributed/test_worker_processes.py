@@ -244,6 +244,7 @@ def test_the_end_of_the_run_ends_all_and_the_number_of_games_is_told(begin):
     assert not list(one.root.glob("*/[0-9]*")), "every finished game was taken"
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_its_finished_games_are_sent(begin):
     one = begin()
     one.played()
@@ -265,7 +266,8 @@ def test_a_killed_worker_is_replaced_and_its_finished_games_are_sent(begin):
     assert not list(one.root.glob("*/[0-9]*"))
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_parent_alone_ends_all_of_them_gracefully(begin, number):
     one = begin()
     one.played()
@@ -287,7 +289,7 @@ def test_workers_end_when_their_parent_is_killed(begin):
     eventually(lambda: not list(one.root.glob("*/[0-9]*")), 30)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("given", ["wrong", pytest.param("", marks=pytest.mark.slow)])
 def test_a_wrong_or_missing_password_ends_the_command_with_one_sentence(begin, workers, given):
     one = begin(workers, password="right", WORKER_PASSWORD=given)

@@ -327,6 +327,7 @@ def test_a_match_is_the_same_twice_and_gnubg_wins_it_in_both_seats(player):
         assert first.own_points[first.seat == seat].mean() > 2
 
 
+@pytest.mark.slow
 def test_several_programs_answer_as_one_does():
     need_program("gnubg", "gnubg")
     two, one = GnubgPlayer(1, programs=2), GnubgPlayer(1, programs=1)

@@ -625,6 +625,7 @@ def test_no_positions_are_no_moves(stockfish):
     assert empty.dtype == np.int32
 
 
+@pytest.mark.slow
 def test_stockfish_beats_random_play_without_a_failed_move(stockfish):
     player = stockfish("stockfish:nodes=60")
     result = play_match(CHESS, player, RandomPlayer(CHESS, 1), starts=openings(CHESS, 2, 4, seed=1), seed=1)

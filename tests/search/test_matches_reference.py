@@ -35,7 +35,7 @@ CONNECT4 = make("connect4")
 TREE2, TREE3 = random_tree(0, 2), random_tree(0, 3)
 DICE = [(COIN_FLIP, 0), *((tree, start) for tree in (TREE2, TREE3) for start in range(1, 7))]
 """Games with chance nodes, and where they start."""
-GAMES = [WIN_IN_TWO, COIN_FLIP, THREE_WAY_VOTE, FORCED, CONNECT4, TREE2, TREE3]
+GAMES = [WIN_IN_TWO, COIN_FLIP, THREE_WAY_VOTE, FORCED, CONNECT4]
 
 
 class PlainEvaluator:
@@ -202,10 +202,19 @@ def play_both(
 
 
 @pytest.mark.parametrize(("rule", "interior"), RULES)
-@pytest.mark.parametrize("game", GAMES, ids=["two", "coin", "vote", "forced", "c4", "tree2", "tree3"])
+@pytest.mark.parametrize(
+    ("game", "starts"),
+    [
+        *((game, [0]) for game in GAMES),
+        (TREE2, range(1, 4)),
+        (TREE3, range(1, 4)),
+        pytest.param(TREE2, range(4, 9), marks=pytest.mark.slow),
+        pytest.param(TREE3, range(4, 9), marks=pytest.mark.slow),
+    ],
+    ids=["two", "coin", "vote", "forced", "c4", "tree2", "tree3", "more of tree2", "more of tree3"],
+)
 @pytest.mark.parametrize("reuse", [False, True])
-def test_kernels_agree_with_reference_visit_for_visit(game, rule, interior, reuse):
-    starts = range(1, 9) if game in (TREE2, TREE3) else [0]
+def test_kernels_agree_with_reference_visit_for_visit(game, starts, rule, interior, reuse):
     compared = [play_both(game, rule, interior, budget=40, reuse=reuse, start=start) for start in starts]
     assert sum(compared) >= 3
 
