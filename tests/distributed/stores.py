@@ -176,7 +176,7 @@ class Wire:
         self.socket.close()
 
 
-def eventually(fact, seconds=10.0):
+def eventually(fact, seconds=60.0):
     """Wait until `fact()` is true, and return it; fail after so many seconds."""
     end = time.monotonic() + seconds
     while not (found := fact()):
