@@ -245,6 +245,7 @@ def test_the_page_names_every_input_and_its_figures_are_the_models():
     for name, sizes, server in (
         ("all as measured here", replace(Sizes(), store_rate=500_000), "none"),
         ("GPU learner, the network", assumed, "none"),
+        ("GPU learner, games in its memory", replace(assumed, store_rate=23_000), "none"),
         ("GPU learner and server", assumed, "own"),
     ):
         row = next(line for line in page.splitlines() if line.startswith(f"| {name}"))

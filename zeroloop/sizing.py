@@ -18,7 +18,7 @@ from .errors import ConfigError
 SERVERS = ("none", "shared", "own")
 HEADS = 150
 """Bytes, about, of the head of a request or an answer."""
-SERVED = 775e6
+SERVED = 750e6
 """Bytes/s of models that one learner hands out, however fast the link is: `bench crowd`, 1,000 workers."""
 IN_FLIGHT = 2
 """Groups of games of a search thread: while one waits for answers the other searches."""
