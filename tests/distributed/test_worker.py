@@ -177,7 +177,7 @@ def test_full_queues_let_the_worker_wait_and_nothing_is_dropped(playing):
 def test_what_a_worker_could_not_send_is_said_and_sent_by_the_next_one(playing, tmp_path):
     store = opened(capacity=3)
     first = playing(store)
-    eventually(lambda: first.worker.games > 10)
+    eventually(lambda: first.worker.games > 3)
     first.end()
     (folder,) = spools(tmp_path)
     left = first.worker.games
