@@ -15,13 +15,14 @@ from tests.material import TICTACTOE, small_config
 from zeroloop import model
 from zeroloop.distributed import worker as module
 from zeroloop.distributed.crew import about_run
+from zeroloop.distributed.inference import InferenceServer
 from zeroloop.distributed.served import StoreClient
 from zeroloop.distributed.spool import Spool
 from zeroloop.distributed.store import MemoryStore, Weights
 from zeroloop.distributed.worker import Worker, worker_of
 from zeroloop.episode import Episode
 from zeroloop.errors import ConfigError, RefusedError, StoreError, UnreachableError, ZeroloopError
-from zeroloop.evaluator.choice import shapes_of
+from zeroloop.evaluator.choice import choose, shapes_of
 from zeroloop.files import sha256
 from zeroloop.games import make
 from zeroloop.networks import build
@@ -286,6 +287,83 @@ def test_a_store_that_has_come_to_serve_another_run_gets_no_game(playing, tmp_pa
     assert {g.worker for g in store.read(0, 1 << 20)} <= {other.worker.spool.number}
     (kept,) = [s for s in Spool.adopt(folder.parent)]
     assert kept.waiting == one.worker.games
+    kept.close()
+
+
+@pytest.fixture
+def served():
+    """Return a store whose run has an inference server, and that server."""
+    server = InferenceServer(TICTACTOE, choose("cpu", "auto", "fp32"), lanes=1)
+    model = weights(1)
+    server.publish(model.hash, model.data)
+    config = small_config(
+        run={"precision": "fp32"},
+        collect={"queue": 100_000},
+        inference={"server": server.listen("127.0.0.1:0")},
+    )
+    store = MemoryStore(about(config), 10_000)
+    store.publish(model, 0.0)
+    yield store, server
+    server.close()
+
+
+def lost(one, server):
+    """Let the server go once the worker plays, and wait until the worker misses it."""
+    eventually(lambda: one.worker.games > 5)
+    server.close()
+    eventually(lambda: any("leaves are kept" in text for text in one.said))
+
+
+def test_the_end_of_the_run_ends_a_worker_whose_inference_server_is_away(playing, served, tmp_path):
+    store, server = served
+    one = playing(store)
+    lost(one, server)
+    store.stop()
+
+    def ended():
+        taken(store)
+        return not one.thread.is_alive()
+
+    eventually(ended, 60)
+    assert one.error is None and not spools(tmp_path)
+
+
+def test_a_worker_that_is_told_to_end_while_its_inference_server_is_away_names_no_error(playing, served):
+    store, server = served
+    one = playing(store)
+    lost(one, server)
+    one.end()
+    assert one.error is None
+
+
+@pytest.mark.parametrize(("elsewhere", "told"), [("127.0.0.1:1", "at 127.0.0.1:1"), ("", "in each worker")])
+def test_a_run_that_goes_on_with_its_network_elsewhere_gets_a_new_worker(playing, served, elsewhere, told):
+    class Turned:
+        def __init__(self, store):
+            self.store, self.away = store, False
+
+        def __getattr__(self, name):
+            if self.away:
+                raise UnreachableError("the learner is away.")
+            return getattr(self.store, name)
+
+    store, server = served
+    turned = Turned(store)
+    one = playing(turned)
+    address = server.address
+    lost(one, server)
+    turned.away = True
+    eventually(lambda: any("does not answer" in text and "store" in text for text in one.said))
+    moved = small_config(
+        run={"precision": "fp32"}, collect={"queue": 100_000}, inference={"server": elsewhere}
+    )
+    turned.store, turned.away = MemoryStore(about(moved), 10_000), False
+    one.thread.join(60)
+    assert isinstance(one.error, RefusedError)
+    assert told in str(one.error) and address in str(one.error) and "Start the worker again" in str(one.error)
+    (folder,) = spools(one.worker.spool.folder.parent.parent)
+    (kept,) = [s for s in Spool.adopt(folder.parent)]
+    assert kept.waiting == one.worker.games, "the next worker sends what this one had finished"
     kept.close()
 
 

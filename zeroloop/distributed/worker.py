@@ -95,11 +95,7 @@ class Worker:
         self.game = make(self.config.game.name, **self.config.game.options)
         mine = meaning(self.game)
         check_meaning(about, mine)
-        self._server = self.config.inference.server
-        if self._server == "learner":
-            self._server = about["inference"]
-            if self._server.startswith(":"):  # it listens at every address of the store's machine
-                self._server = split_address(getattr(store, "address", ""))[0] + self._server
+        self._server = self._server_of(about)
         device = (
             self.config.run.device if self.config.collect.device == "auto" else self.config.collect.device
         )
@@ -149,8 +145,22 @@ class Worker:
                 time.sleep(wait)
                 wait = min(2.0, 2 * wait)
 
+    def _server_of(self, about: dict[str, Any]) -> str:
+        """Return the address of the run's inference server; empty where workers have the network."""
+        server = str(about["config"].get("inference", {}).get("server", ""))
+        if server != "learner":
+            return server
+        found = str(about["inference"])
+        if found.startswith(":"):  # it listens at every address of the store's machine
+            return split_address(getattr(self._store, "address", ""))[0] + found
+        return found
+
     def _same_run(self) -> None:
-        """Refuse a store that has come to serve another run: it would take our games for its own."""
+        """Refuse a store that has come to serve another run: it would take our games for its own.
+
+        A run that went on with its network elsewhere is refused too: the leaves of this worker wait for an
+        inference server that may never come back.
+        """
         try:
             about = self._store.about()
         except RefusedError:
@@ -159,6 +169,13 @@ class Worker:
             raise RefusedError(
                 f"the store now serves another run, {about['run']}; this worker plays for {self._run_name} "
                 f"and keeps its finished games in {self.spool.folder}. Start the worker again."
+            )
+        server = self._server_of(about)
+        if server != self._server:
+            raise RefusedError(
+                f"the run now has its inference {_place(server)}, where this worker began with it "
+                f"{_place(self._server)}. Start the worker again: the next one there sends what is in "
+                f"{self.spool.folder}."
             )
 
     def run(self) -> None:
@@ -182,6 +199,11 @@ class Worker:
                     self.collector.collect(self._halt)
                 except StaleModelError:
                     self._stale()
+        except UnreachableError:
+            self._check()
+            if not self._ends():
+                raise
+            # Told to end while leaves waited for the inference server: those games are unfinished.
         finally:
             self.collector.close()
             self._close()
@@ -217,6 +239,12 @@ class Worker:
         turned = orders.model != self._model or orders.paused or orders.stopped
         return turned or self._full() or self._failed or not self._sender.alive or self._stop()
 
+    def _ends(self) -> bool:
+        """Return whether there is a reason to wait no longer for an inference server that is away."""
+        orders = self._sender.orders
+        over = orders is not None and orders.stopped
+        return over or self._failed or not self._sender.alive or self._stop()
+
     def _load(self, progress: float) -> None:
         """Fetch the newest model and play on with it."""
         try:
@@ -242,7 +270,7 @@ class Worker:
 
     def _connect(self, name: str) -> Any:
         size = self.config.selfplay.games
-        return RemoteEvaluator(self.game, self._server, name, size, stop=self._stop, tell=self._say)
+        return RemoteEvaluator(self.game, self._server, name, size, stop=self._ends, tell=self._say)
 
     def _finished(self, episode: Episode) -> None:
         try:
@@ -301,6 +329,10 @@ class Worker:
         if self._gauges is not None:
             self._gauges.close()
         self._store.close()
+
+
+def _place(server: str) -> str:
+    return f"at {server}" if server else "in each worker"
 
 
 def _own(config: Config) -> Config:
