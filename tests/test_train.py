@@ -170,10 +170,8 @@ def test_schedules_over_the_run_reach_the_search(tmp_path):
     assert means[0] < 5 and means[-1] > 12
 
 
-@pytest.mark.parametrize(
-    "player",
-    [pytest.param("random", marks=pytest.mark.slow), "past", pytest.param("policy", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("player", ["random", "past", "policy"])
 def test_opponents_play_and_train_nothing(tmp_path, player):
     play = {"opponents": (OpponentConfig(player=player, share=0.5),)}
     given = run_config(selfplay=play)

@@ -184,7 +184,8 @@ print(watch_run(pathlib.Path(sys.argv[1]), tell=lambda text: print(text, file=sy
 """
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_watcher_that_is_told_to_end_ends_well_and_the_next_one_goes_on(run, number):
     process = subprocess.Popen(
         [sys.executable, "-c", WATCHER, str(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
