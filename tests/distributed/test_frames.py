@@ -163,5 +163,7 @@ def test_an_address_that_is_none_is_told_with_an_example(address):
 def test_a_port_in_use_is_told():
     with socket.create_server(("127.0.0.1", 0)) as busy:
         address = f"127.0.0.1:{busy.getsockname()[1]}"
-        with pytest.raises(StoreError, match=f"{address} cannot be listened at .*another one"):
+        with pytest.raises(
+            StoreError, match=rf"{address} cannot be listened at \(Address already in use\); .*another one"
+        ):
             listen(address)

@@ -94,6 +94,14 @@ def test_who_cannot_join_at_first_is_the_error_of_the_whole_command_at_once(plan
     assert one.restarts == 0
 
 
+def test_the_reason_that_none_can_join_is_told_once_however_many_there_are(planned):
+    one = planned("words exit1", 3)
+    with pytest.raises(StoreError, match="the reason, in one sentence"):
+        checked(one, lambda: False)
+    one.close(30)
+    assert one.said == [], "the error says it"
+
+
 def test_who_ends_without_a_word_at_first_is_told_by_its_exit_code(planned):
     with pytest.raises(StoreError, match="ended with exit code 3 and said nothing"):
         checked(planned("exit3"), lambda: False)
@@ -127,13 +135,12 @@ def test_a_last_number_comes_at_the_end_and_what_is_no_number_is_words(planned):
     assert one.games == 200 and one.exact
 
 
-def test_who_fails_at_the_end_is_told_and_its_exit_code_given(planned):
+def test_who_fails_at_the_end_is_told_once_for_all_who_say_the_same_and_the_exit_code_is_given(planned):
     one = planned("games2 late", 2)
     eventually(lambda: one.games == 4)
     assert one.close(20) == 1
-    assert (
-        len(one.said) == 2 and "ended with exit code 1 and said: zeroloop: the disk is full." in one.said[0]
-    )
+    assert len(one.said) == 1
+    assert "ended with exit code 1 and said: zeroloop: the disk is full." in one.said[0]
 
 
 # The command.
@@ -228,6 +235,7 @@ def keys(run):
     return [Episode.from_bytes(g.data, TICTACTOE).game_id for g in run.taken]
 
 
+@pytest.mark.slow
 def test_the_end_of_the_run_ends_all_and_the_number_of_games_is_told(begin):
     one = begin()
     one.played()
@@ -289,8 +297,9 @@ def test_workers_end_when_their_parent_is_killed(begin):
     eventually(lambda: not list(one.root.glob("*/[0-9]*")), 30)
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("given", ["wrong", pytest.param("", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("given", ["wrong", ""])
 def test_a_wrong_or_missing_password_ends_the_command_with_one_sentence(begin, workers, given):
     one = begin(workers, password="right", WORKER_PASSWORD=given)
     assert one.ended() == 1

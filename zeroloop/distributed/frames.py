@@ -186,7 +186,7 @@ def listen(address: str, name: str = "") -> socket.socket:
     except OSError as error:
         given = f"{name} is {address}, which" if name else address
         raise StoreError(
-            f"{given} cannot be listened at ({error.strerror or error}); free the port or give another one."
+            f"{given} cannot be listened at ({_reason(error)}); free the port or give another one."
         ) from error
 
 
@@ -214,4 +214,7 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def _reason(error: OSError) -> str:
-    return "no answer in time" if isinstance(error, TimeoutError) else str(error.strerror or error)
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    # socket.create_server puts the address, which is told already, into the system's words.
+    return str(error.strerror or error).partition(" (while attempting")[0]

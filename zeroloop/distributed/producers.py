@@ -53,6 +53,8 @@ class Producers:
         """Whether every process that has died had said its last number of games."""
         self._elsewhere, self._joined, self._played = elsewhere, False, 0
         self._ending = False
+        self._reason = ""
+        """The last words of the process that was the error of all."""
         self._failed = 0
         self._processes = [_Process(self._command, say) for _ in range(number)]
         self._deaths = [0] * number  # in a row, each younger than LONGEST
@@ -101,6 +103,7 @@ class Producers:
         words = process.words()
         joined = self._joined or process.games is not None
         if code and code not in OUTSIDE and not joined:
+            self._reason = words
             raise StoreError(
                 words.removeprefix("zeroloop: ") or f"a worker process {_how(code)} and said nothing."
             )
@@ -128,6 +131,8 @@ class Producers:
     def close(self, seconds: float, meanwhile: Callable[[], None] = lambda: None) -> int:
         """Let the processes end by themselves, for so long; `meanwhile` is called until they have.
 
+        Of processes that fail with the same words one is told.
+
         Returns:
           The first exit code of a process that failed meanwhile, which is said; 0: none did.
         """
@@ -144,12 +149,14 @@ class Producers:
                 process.kill()
             process.bury()
         meanwhile()
-        failed = 0
+        failed, told = 0, {self._reason} - {""}
         for i, process in enumerate(self._processes):
             code = process.code() or 0
             self.exact = self.exact and code >= 0
             if code > 0 and self._due[i] is None:  # else its end was told
-                self._say(f"worker process {process.pid} {_how(code)} and said: {process.words()}")
+                if process.words() not in told:
+                    self._say(f"worker process {process.pid} {_how(code)} and said: {process.words()}")
+                told.add(process.words())
                 failed = failed or code
         return failed
 
