@@ -96,6 +96,7 @@ def test_training_again_with_the_budget_spent_changes_nothing(run):
     assert answer("digest", run) == before
 
 
+@pytest.mark.slow
 def test_training_goes_on_with_a_larger_budget(run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)

@@ -111,6 +111,7 @@ def test_model_in_production_is_to_be_beaten_before_the_runs_champion(runs, regi
     assert found["players"]["champion"]["model"] == first
 
 
+@pytest.mark.slow
 def test_candidate_in_production_meets_the_model_that_it_replaced(runs, registry):
     first, last = registry.models()[-1]["hash"], newest(runs)
     promote(registry, first, "production", force="test")
@@ -157,6 +158,7 @@ def test_floor_that_is_not_met_is_a_refusal_with_its_reason_in_the_registry(runs
     assert "below the floor of 100 %" in show(registry, found["model"])["decisions"][-1]["reason"]
 
 
+@pytest.mark.slow
 def test_same_gauntlet_with_the_same_seed_is_the_same_evidence(runs, registry):
     one, two, other = (fight(registry, runs / "a", seed=s) for s in (5, 5, 6))
     assert one["decision"] == two["decision"] != other["decision"]

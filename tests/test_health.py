@@ -515,6 +515,7 @@ def test_state_goes_through_json_and_what_follows_is_the_same():
 # In the loop.
 
 
+@pytest.mark.slow
 def test_healthy_smoke_run_has_no_warning_and_its_metrics_are_written(tmp_path):
     outcome, told = session(tmp_path / "run", run_config())
     assert outcome.warnings == 0

@@ -153,6 +153,7 @@ def test_training_of_one_process_and_of_two_stays_together(make, replay):
         two.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=SLOW)])
 def test_two_processes_do_bit_for_bit_what_two_threads_do(make, replay, precision):
     """Across a checkpoint in either direction too: it knows nothing of processes."""
@@ -186,6 +187,7 @@ def test_bf16_gradients_are_near_those_of_fp32(make, replay):
 # --- numbers that are not finite ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_loss_that_is_not_finite_in_a_helper_stops_the_step(make, replay):
     learner, batch = make(processes=2), replay.sample(64, 0)
     before = learner.tensors()
@@ -235,6 +237,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment", ["before the step", *[pytest.param(m, marks=SLOW) for m in list(MOMENTS)[1:]]]
 )

@@ -178,6 +178,7 @@ def read_pgn(chess, text):
     return found
 
 
+@pytest.mark.slow
 def test_python_chess_reads_the_games_with_the_same_end(chess_games):
     chess = need("chess")
     game, rows, _, _ = chess_games

@@ -78,7 +78,9 @@ def test_intervals_of_scores_and_points_cover_the_true_mean(name, pairs):
     assert within(hits / MATCHES, bounds)
 
 
-@pytest.mark.parametrize("spread", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize(
+    "spread", [pytest.param(0.0, marks=pytest.mark.slow), 1.0, pytest.param(3.0, marks=pytest.mark.slow)]
+)
 def test_grouped_intervals_cover_where_decisions_of_a_game_are_alike(spread):
     """Losses of decisions, 0 to 1, of which a game has many or few; `spread`: games differ in quality."""
     rng, hits = np.random.default_rng(42), 0
@@ -130,8 +132,8 @@ def two_player_coverage(elo, nu, games, draws, seed=51):
         (0, 0, 400, "half"),
         (190, 0, 200, "half"),
         (380, 0, 400, "half"),
-        (0, 1, 100, "half"),
-        (50, 18, 400, "half"),
+        pytest.param(0, 1, 100, "half", marks=pytest.mark.slow),
+        pytest.param(50, 18, 400, "half", marks=pytest.mark.slow),
         pytest.param(0, 1, 100, "davidson", marks=pytest.mark.slow),
         pytest.param(380, 1, 100, "davidson", marks=pytest.mark.slow),
         pytest.param(800, 1, 400, "half", marks=pytest.mark.slow),
@@ -177,6 +179,7 @@ def opening_coverage(matches, openings, *, shared, own, seed):
     return hits / matches
 
 
+@pytest.mark.slow
 def test_elo_intervals_by_opening_cover_where_those_by_game_do_not():
     by_opening, by_game = opening_coverage(300, 60, shared=8.0, own=0.0, seed=61)
     # A quick look: sigma of 300 matches is 1.3 points, so three of them beside the two points.

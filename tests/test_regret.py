@@ -251,6 +251,7 @@ def test_bad_judges_are_refused_in_one_sentence(name, game, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_gnubg_prefers_its_own_best_move_and_knows_every_legal_action():
     need_program("gnubg", "gnubg")
     judge = judge_of("gnubg:0", BACKGAMMON)

@@ -343,6 +343,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         write_report(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_tells_where_the_report_is(run):
     done = CliRunner().invoke(main, ["report", str(run)])
     assert (done.exit_code, done.output) == (0, f"wrote {run / 'report.md'}\n")

@@ -31,6 +31,7 @@ def resume(folder):
     return session(folder, run_config(run={"checkpoint_iterations": 1}, budget={"positions": 1200}))
 
 
+@pytest.mark.slow
 def test_unharmed_copy_goes_on(run):
     assert resume(run)[0].finished
 
@@ -116,6 +117,7 @@ def test_failure_in_a_game_files_make_names_its_line(tmp_path):
         make(str(path), size=7)
 
 
+@pytest.mark.slow
 def test_run_directory_is_free_again_after_a_refusal(run):
     with pytest.raises(ResumeError):
         Run.open(run, small_config(run={"seed": 1}))

@@ -92,15 +92,9 @@ def uninterrupted(tmp_path_factory):
     return read_checkpoint(folder, checkpoint_names(folder)[-1])
 
 
-@pytest.mark.parametrize(
-    ("phase", "calls"),
-    [
-        ("learn", 2),
-        *(pytest.param("collect", calls, marks=pytest.mark.slow) for calls in (1, 2, 3)),
-        *(pytest.param("learn", calls, marks=pytest.mark.slow) for calls in (1, 3)),
-        *(pytest.param("evaluate", calls, marks=pytest.mark.slow) for calls in (1, 2, 3)),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("calls", [1, 2, 3])
+@pytest.mark.parametrize("phase", ["collect", "learn", "evaluate"])
 def test_deterministic_run_stopped_inside_a_phase_ends_as_if_never_stopped(
     tmp_path, monkeypatch, uninterrupted, phase, calls
 ):
@@ -145,7 +139,8 @@ def test_session_that_resumes_in_learning_reports_no_speed_of_play(tmp_path):
         assert row.get("simulations_per_move", 8) < 100
 
 
-@pytest.mark.parametrize("mode", [pytest.param("gate", marks=pytest.mark.slow), "always"])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["gate", "always"])
 def test_self_play_uses_the_champion_or_the_newest_model(tmp_path, mode):
     given = run_config(promote={**RUN_BASE["promote"], "mode": mode, "floors": {"random": 1.0}})
     given = replace(given, evaluate=replace(given.evaluate, opponents={"random": 4}))
@@ -286,6 +281,7 @@ def test_loss_that_is_not_finite_ends_the_run_in_one_sentence(tmp_path, monkeypa
         session(tmp_path / "run", run_config())
 
 
+@pytest.mark.slow
 def test_configured_opponents_do_not_disturb_the_estimate():
     from zeroloop.bench import bench_selfplay
 
@@ -294,6 +290,7 @@ def test_configured_opponents_do_not_disturb_the_estimate():
     assert found["evaluations_per_second"] > 0 and found["ratio"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_that_is_paused_when_it_goes_on_waits_and_then_plays(tmp_path):
     folder, given = tmp_path / "run", run_config()
     run = Run.open(folder, given)

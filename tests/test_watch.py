@@ -93,6 +93,7 @@ def test_watcher_works_while_a_trainer_holds_the_run(run):
         lock.release()
 
 
+@pytest.mark.slow
 def test_row_that_a_killed_watcher_left_unfinished_is_rated_again(run):
     watch(run)
     whole = (run / "watch.jsonl").read_text()
@@ -116,6 +117,7 @@ def test_one_watcher_of_a_run_at_a_time(run):
         lock.release()
 
 
+@pytest.mark.slow
 def test_registry_that_is_held_for_a_while_does_not_end_the_watcher(run, monkeypatch):
     real, calls, told = zeroloop.watch.run_gauntlet, [], []
 
@@ -213,6 +215,7 @@ def test_damaged_registry_is_found_before_the_run_directory_is_made(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 def test_run_waits_for_a_registry_that_another_process_holds_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(zeroloop.models, "WAIT", 0.05)
     with Registry(tmp_path / "runs"):

@@ -71,9 +71,10 @@ def test_a_store_that_is_full_takes_fewer_and_goes_on_when_there_is_room(make):
     suite.test_a_store_that_is_full_takes_fewer_and_goes_on_when_there_is_room(make)
 
 
-# The store. A Ray takes seconds to start and to end: one case of it is among the quick tests.
+# The store. A Ray takes ten seconds to start and to end: what needs one is slow.
 
 
+@pytest.mark.slow
 def test_a_replay_actor_that_died_costs_no_game_and_doubles_none(make):
     with make(10) as (learner, connect):
         worker = connect()

@@ -86,6 +86,7 @@ def test_the_end_of_a_run_ends_its_workers_and_takes_every_game_they_have_finish
     assert store["waiting"] == 0
 
 
+@pytest.mark.slow
 def test_workers_of_a_run_that_is_stopped_wait_for_its_learner(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PATIENCE", 0.5)
     run, spool = tmp_path / "run", tmp_path / "spool"

@@ -103,7 +103,8 @@ def test_both_doors_of_a_run_ask_for_the_password_and_who_was_turned_away_is_tol
     RemoteEvaluator(TICTACTOE, crew.inference.address, "0" * 64, 8).close()
 
 
-@pytest.mark.parametrize("flag", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", [True, False])
 def test_the_server_of_its_own_names_what_gave_it_an_address_that_is_taken(flag):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

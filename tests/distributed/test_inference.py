@@ -389,6 +389,7 @@ def test_a_stranger_and_a_silent_connection_harm_nobody(game, server):
         ask(RemoteEvaluator(game, server.address, server.newest, 8), positions(game, 3))
 
 
+@pytest.mark.slow
 def test_a_client_that_never_reads_is_not_read_either_and_others_are_answered(game, server):
     greedy = door.connect(server.address)
     greedy.send({"call": "hello", "about": meaning(game), "batch": 64})

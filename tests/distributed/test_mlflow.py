@@ -387,6 +387,7 @@ def test_a_damaged_note_of_what_was_sent_is_named(run, said, data):
         open_tracker(run, said)
 
 
+@pytest.mark.slow
 def test_a_real_run_is_sent_whole(tmp_path, said):
     folder = tmp_path / "runs" / "real"
     config = run_config(budget={"positions": 300})

@@ -401,6 +401,7 @@ def test_phases_of_so_many_games_and_models_after_so_many_steps(begin):
     assert rows[-1]["steps"] > 0
 
 
+@pytest.mark.slow
 def test_the_workers_of_a_wrong_address_say_so_and_end_the_run():
     words = [sys.executable, "-m", "zeroloop", "worker", "nonsense"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=ROOT)

@@ -210,6 +210,7 @@ def test_of_many_that_start_at_once_exactly_one_adopts_each_spool(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_removing_and_adopting_at_once_never_fail_nor_send_a_safe_spool_again(tmp_path):
     failed, adopted, running = [], [], [True]
 

@@ -383,6 +383,7 @@ def test_random_games_end_well_before_they_would_be_cut():
 # Both seats alike.
 
 
+@pytest.mark.slow
 def test_exchanging_the_seats_changes_nothing_that_the_mover_sees():
     facts, image_facts = np.empty(FACTS, np.float32), np.empty(FACTS, np.float32)
     none = np.empty((0, 0, 0), np.float32)

@@ -512,6 +512,7 @@ def test_a_wrong_opening_is_told_with_its_line(tmp_path, text, sentence):
         make("chess", openings=str(path))
 
 
+@pytest.mark.slow
 def test_chess960_has_the_960_starts_of_scharnagls_table():
     chess = need("chess")
     expected = {chess.Board.from_chess960_pos(n).fen() for n in range(960)}
@@ -542,13 +543,7 @@ def test_only_options_that_differ_are_part_of_the_name():
     assert make("chess", history=0, max_plies=512).options == {}
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param({}, marks=pytest.mark.slow),
-        {"chess960": True},
-        pytest.param({"history": 2}, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"chess960": True}, {"history": 2}])
 def test_the_laws_of_the_contract_hold(options):
     assert check_game(make("chess", **options), games=3).games == 3

@@ -108,7 +108,15 @@ def name_of_action(board, action):
 
 @pytest.mark.parametrize(
     "size, swap, seed",
-    [(2, False, 0), (2, True, 1), (3, False, 2), (3, True, 3), (5, True, 4), (7, False, 5), (11, False, 6)]
+    [
+        (2, False, 0),
+        (2, True, 1),
+        (3, False, 2),
+        (3, True, 3),
+        (5, True, 4),
+        (7, False, 5),
+        pytest.param(11, False, 6, marks=pytest.mark.slow),
+    ]
     + [(4, True, seed) for seed in range(10, 30)],
 )
 def test_random_games_follow_the_slow_rules_to_their_end(size, swap, seed):

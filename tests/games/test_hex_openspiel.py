@@ -39,7 +39,12 @@ def test_2080_random_games_are_those_of_openspiel(size, swap, games):
 
 @pytest.mark.parametrize(
     "size, swap, games",
-    [(3, False, 30), (3, True, 20), (5, True, 8), pytest.param(11, False, 2, marks=pytest.mark.slow)],
+    [
+        pytest.param(3, False, 30, marks=pytest.mark.slow),
+        (3, True, 20),
+        (5, True, 8),
+        pytest.param(11, False, 2, marks=pytest.mark.slow),
+    ],
 )
 def test_60_random_games_are_those_of_openspiel(size, swap, games):
     compare(size, swap, games)

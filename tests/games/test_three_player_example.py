@@ -137,6 +137,7 @@ def test_impossible_position_is_refused(game, text):
         game.parse_position(text)
 
 
+@pytest.mark.slow
 def test_solved_positions_are_solved_by_looking_to_the_end(game):
     states, exact, best = slow.solved_positions(game, 40, seed=5)
     assert len(np.unique(states)) == 40

@@ -113,7 +113,10 @@ def mirror(text):
     return "".join(str(8 - int(character)) for character in text)
 
 
-@pytest.mark.parametrize("count, stones", [(4, [26, 27]), (30, [28, 29, 30, 31]), (150, list(range(32, 42)))])
+@pytest.mark.parametrize(
+    "count, stones",
+    [pytest.param(4, [26, 27], marks=pytest.mark.slow), (30, [28, 29, 30, 31]), (150, list(range(32, 42)))],
+)
 def test_solver_agrees_with_plain_negamax_on_late_positions(solver, count, stones):
     for text in random_lines(count, stones):
         expected = np.array(plain_scores(play(text), {}))

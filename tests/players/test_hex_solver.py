@@ -120,7 +120,11 @@ def random_states(game, count, plies, seed):
 
 
 @pytest.mark.parametrize(
-    "size, plies", [(4, [6, 7, 8]), pytest.param(5, [15, 16, 17], marks=pytest.mark.slow)]
+    "size, plies",
+    [
+        pytest.param(4, [6, 7, 8], marks=pytest.mark.slow),
+        pytest.param(5, [15, 16, 17], marks=pytest.mark.slow),
+    ],
 )
 def test_values_of_random_positions_are_those_of_exhaustion(size, plies):
     game = make("hex", size=size)

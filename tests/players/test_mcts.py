@@ -217,6 +217,7 @@ def winning(state):
     return {a for a, points in ends.items() if points and points[seat] > 0}
 
 
+@pytest.mark.slow
 @slow_as_python
 def test_connect_four_is_won_at_once_and_immediate_losses_are_blocked():
     """Of the blocks one in fifty may be missing: a search need not block where all is lost."""

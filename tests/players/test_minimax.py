@@ -181,7 +181,9 @@ def test_tic_tac_toe_to_the_end_is_never_lost_whatever_the_other_seat_replies(se
     assert ends > 50
 
 
-@pytest.mark.parametrize("depth", [1, 2, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "depth", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)]
+)
 def test_connect_four_is_won_at_once_and_immediate_losses_are_blocked(depth):
     states = random_positions(CONNECT4, 20 if INTERPRETED else 400)
     wins = blocks = 0

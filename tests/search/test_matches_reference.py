@@ -221,7 +221,9 @@ def test_kernels_agree_with_reference_visit_for_visit(game, starts, rule, interi
 
 @pytest.mark.parametrize(("rule", "interior"), RULES)
 @pytest.mark.parametrize("reuse", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize("bound", [{"max_nodes": 24}, {"max_edges": 40}, {"max_nodes": 1}])
+@pytest.mark.parametrize(
+    "bound", [{"max_nodes": 24}, pytest.param({"max_edges": 40}, marks=pytest.mark.slow), {"max_nodes": 1}]
+)
 def test_kernels_agree_with_reference_when_the_tree_is_full(rule, interior, reuse, bound):
     assert play_both(CONNECT4, rule, interior, budget=50, reuse=reuse, **bound) >= 3
     for start in range(1, 5):
@@ -245,7 +247,7 @@ def test_kernels_agree_with_reference_without_noise(rule, interior):
 
 
 @pytest.mark.parametrize(("rule", "interior"), RULES)
-@pytest.mark.parametrize("noise", [False, True])
+@pytest.mark.parametrize("noise", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("reuse", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_kernels_agree_with_reference_in_exact_expectation(rule, interior, noise, reuse):
     options = {"budget": 40, "noise": noise, "reuse": reuse, "chance": "expectation"}
@@ -255,7 +257,9 @@ def test_kernels_agree_with_reference_in_exact_expectation(rule, interior, noise
 
 @pytest.mark.parametrize(("rule", "interior"), RULES)
 @pytest.mark.parametrize("reuse", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize("bound", [{"max_nodes": 24}, {"max_edges": 40}, {"max_nodes": 1}])
+@pytest.mark.parametrize(
+    "bound", [pytest.param({"max_nodes": 24}, marks=pytest.mark.slow), {"max_edges": 40}, {"max_nodes": 1}]
+)
 def test_kernels_agree_with_reference_when_a_tree_of_expectations_is_full(rule, interior, reuse, bound):
     options = {"budget": 50, "reuse": reuse, "chance": "expectation", **bound}
     for game, start in DICE[:4] + DICE[-3:]:
