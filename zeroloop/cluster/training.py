@@ -24,6 +24,7 @@ from ..distributed.door import own_password
 from ..distributed.frames import split_address
 from ..errors import ConfigError, RefusedError, StoreError, UnreachableError
 from ..games import make
+from ..outside import Report
 from ..train import Outcome
 from . import room
 from .actors import Inference, Learner, SelfPlay
@@ -38,15 +39,13 @@ PLACING = 20.0
 LOOK = 1.0
 """Seconds between two looks at the cluster."""
 
-Report = Callable[[str, dict[str, Any]], None]
-
 
 def train_on_ray(folder: pathlib.Path, config: Config, report: Report, stop: Callable[[], bool]) -> Outcome:
     """Train in this folder of the learner's machine until the budget is spent, or until `stop()`.
 
     Args:
       folder: absolute; spools lie in its `spool` on each machine where `collect.spool` names no other.
-      report: see `train.Report`.
+      report: see `outside.Report`.
 
     Raises:
       UnreachableError: no such cluster. ConfigError: it has no room for the run; both within seconds.

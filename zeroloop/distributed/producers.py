@@ -111,7 +111,7 @@ class Producers:
 
     def _bury(self, place: int, process: _Process, code: int) -> float:
         """Say how a process died; return the seconds until another one takes its place."""
-        words = f" and said: {process.words()}" if process.words() else ""
+        words = f" and said: {process.words().rstrip('.')}" if process.words() else ""
         how = _how(code)
         self.exact = self.exact and code >= 0
         age = process.seconds()
@@ -119,7 +119,7 @@ class Producers:
         if self._failed >= DEATHS:
             raise StoreError(
                 f"{DEATHS} worker processes in a row ended within {YOUNG:.0f} seconds; the last one "
-                f"{how}{words or ' and said nothing.'}"
+                f"{how}{words or ' and said nothing'}."
             )
         self._deaths[place] = self._deaths[place] + 1 if age < LONGEST else 0
         self._say(f"worker process {process.pid} {how}{words}; another one takes its place")
