@@ -77,6 +77,7 @@ def gumbel(seed: int, purpose: int, game: int, ply: int, index: int) -> float:
     return -math.log(-math.log(uniform(seed, purpose, game, ply, index)))
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def gamma(seed: int, purpose: int, game: int, ply: int, index: int, alpha: float) -> float:
     """Marsaglia and Tsang 2000, section 6 for alpha < 1; uniforms from 1024 * index on."""
     u = functools.partial(uniform, seed, purpose, game, ply)

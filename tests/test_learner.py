@@ -112,7 +112,8 @@ def test_losses_are_weighted_means_over_legal_ids_and_outcomes(make, replay, val
             assert got[head] == pytest.approx(loss, rel=1e-4)
 
 
-@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
 def test_learner_overfits_one_batch(make, replay, threads):
     """Both losses fall to near the entropy of their targets, which they cannot pass."""
     batch = replay.sample(32, 0)._replace(importance=np.ones(32, np.float32))

@@ -633,6 +633,7 @@ def started(code, *args):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reigning", [True, False])
 def test_of_two_promoters_at_once_exactly_one_wins(registry, folder, reigning):
     """Both have evidence against the model in production; after the first has won, the second has none."""

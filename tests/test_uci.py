@@ -520,6 +520,7 @@ def test_python_chess_analyses_three_lines_and_stops_it(program):
     assert going.wait().move in first
 
 
+@pytest.mark.slow
 def test_moves_come_in_time(program):
     """The median, because one wait for a busy processor proves nothing."""
     board, took = chess.Board(), []

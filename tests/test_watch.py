@@ -159,7 +159,8 @@ def test_gate_cannot_wait_for_a_watcher():
         Config(evaluate=EvaluateConfig(by="watch"), promote=PromoteConfig(mode="gate"))
 
 
-@pytest.mark.parametrize(("share", "processors"), [(0.25, 1), pytest.param(0.15, 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("share", "processors"), [(0.25, 1), (0.15, 2)])
 def test_pace_keeps_the_share_of_the_machine(share, processors):
     pace = Pace(share, processors, lambda: False)
     wall, cpu = time.monotonic(), time.process_time()

@@ -75,6 +75,7 @@ def test_the_end_of_a_run_ends_its_workers_and_takes_every_game_they_have_finish
     one.thread.join(15)
     assert not one.thread.is_alive() and not one.stop.is_set()
     assert one.outcome.finished
+    assert not any("no worker has reported" in text for text in one.said), "it left because it was told to"
     found = keys(tmp_path / "run")
     assert len(found) == len(set(found)) == one.worker.games
     assert {worker_of(key) for key in found} == {one.worker.spool.number}

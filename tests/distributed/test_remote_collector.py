@@ -312,6 +312,17 @@ def test_that_no_worker_is_left_is_said_once_and_so_is_the_next_one():
     assert one.said[1:] == ["a worker reports again; present: 1"]
 
 
+def test_workers_that_leave_with_the_run_are_not_missed():
+    clock = [0.0]
+    store = MemoryStore(ABOUT, 99, 30.0, lambda: clock[0])
+    one = Learner(store)
+    send(store, 5, 1)
+    one.collector.look()
+    one.collector.over, clock[0] = True, 40.0
+    one.collector.look()
+    assert one.said == []
+
+
 def test_phase_shares_are_of_all_thread_time():
     rows = [
         {"search_seconds": 3.0, "inference_seconds": 5.0, "transfer_seconds": 1.0, "wait_seconds": 1.0},

@@ -458,6 +458,7 @@ def test_minimax_of_one_ply_beats_random_play():
     assert result.scores.mean() >= 0.9
 
 
-@pytest.mark.parametrize("size, swap", [(3, True), pytest.param(5, False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size, swap", [(3, True), (5, False)])
 def test_the_laws_of_the_contract_hold(size, swap):
     assert check_game(make("hex", size=size, swap=swap), games=30).games == 30

@@ -41,7 +41,7 @@ def test_2080_random_games_are_those_of_openspiel(size, swap, games):
     "size, swap, games",
     [
         pytest.param(3, False, 30, marks=pytest.mark.slow),
-        (3, True, 20),
+        pytest.param(3, True, 20, marks=pytest.mark.slow),
         (5, True, 8),
         pytest.param(11, False, 2, marks=pytest.mark.slow),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.games.test_digest import run
 from tests.toy_games import COIN_FLIP, THREE_WAY_VOTE, random_tree
 from zeroloop.compiled import helper
@@ -198,6 +200,7 @@ def test_the_identity_changes_with_whatever_the_game_does():
     assert len(found) == len(set(found)) == len(CHANGES) + 1
 
 
+@pytest.mark.slow
 def test_the_identity_is_equal_compiled_and_as_plain_python():
     script = "from tests.games.test_identity import *; print(*[rules_identity(g) for g in known_games()])"
     assert run(script, NUMBA_DISABLE_JIT="1") == [rules_identity(game) for game in known_games()]

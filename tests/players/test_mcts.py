@@ -241,6 +241,7 @@ def test_connect_four_is_won_at_once_and_immediate_losses_are_blocked():
     assert right[blocked].mean() >= 0.98
 
 
+@pytest.mark.slow
 def test_a_game_without_end_is_cut_and_counts_as_the_mean_of_worst_and_best():
     game = endless()
     states = batch(game, [game.initial_state()] * 5)
