@@ -61,6 +61,8 @@ class RemoteCollector:
         self._sync = sync
         self.paused = self._holds = False
         """Whether somebody wants workers to wait; whether the queue does."""
+        self.over = False
+        """Whether workers were told that they are no longer needed: that none reports then is no fault."""
         self._told: bool | None = None
         self.taken: dict[int, int] = {}
         """Number of the last game taken of each worker."""
@@ -192,7 +194,7 @@ class RemoteCollector:
             if "simulations" in row:
                 self._first.setdefault(row["worker"], row)
         self._here = {row["worker"] for row in found}
-        if before and not found:
+        if before and not found and not self.over:
             lost = self.config.collect.lost_seconds
             self._say(f"no worker has reported for {lost:.0f} s; games come again when one does")
             self._alone = True

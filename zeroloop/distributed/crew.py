@@ -171,6 +171,7 @@ class Crew:
         wait until its learner comes back.
         """
         collector = self.collector
+        collector.over = True
         if finished:
             with contextlib.suppress(UnreachableError):  # a store that is away: they learn it from the next
                 collector.store.stop()
