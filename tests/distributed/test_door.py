@@ -71,7 +71,7 @@ def test_the_same_password_on_both_sides_opens(serve, password):
 
 REFUSED = {
     "wrong": ("right", "wrong", "the client's password is not the server's"),
-    "a part of it": ("right", "righ", "the client's password is not the server's"),
+    "a part of it": ("right", "rig", "the client's password is not the server's"),
     "none given": ("right", "", "the server asks for a password, and the client has none"),
 }
 
