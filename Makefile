@@ -9,6 +9,8 @@ train: setup
 	$(BIN)/zeroloop train connect4 --preset laptop --run $(RUN)
 
 # The fast tests in one process a core, whole files each: what a file's tests share is made once.
+# Python may keep its bytecode: each process, and each program that a test starts, imports in half the time.
+test: export PYTHONDONTWRITEBYTECODE =
 test: check
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
