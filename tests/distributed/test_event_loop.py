@@ -70,6 +70,20 @@ def joined(loop):
     return Channel(near)
 
 
+def test_a_channel_that_is_closed_before_its_turn_ends_nobody_else(loop):
+    near, far = socket.socketpair()
+    closed = Channel.__new__(Channel)
+    closed._socket, closed.peer = far, "gone"
+    closed.close()
+    loop.add(closed)
+    channel = joined(loop)
+    channel.send({"n": 3})
+    assert channel.receive()[0] == {"n": 3} and loop.failure is None
+    eventually(lambda: len(loop) == 1)
+    near.close()
+    channel.close()
+
+
 def test_a_frame_that_comes_byte_by_byte_is_answered_when_it_is_whole(loop):
     channel, data = joined(loop), frame({"n": 5}, [b"abc", b"", b"de"])
     for at in range(len(data)):

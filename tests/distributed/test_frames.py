@@ -124,6 +124,13 @@ def test_silence_longer_than_the_timeout_is_told(pair):
         pair[1].receive()
 
 
+def test_a_channel_that_was_closed_meanwhile_is_told_and_no_error_of_the_system(pair):
+    pair[0].close()
+    for call in (lambda: pair[0].set_timeout(None), lambda: pair[0].send({}), pair[0].receive):
+        with pytest.raises(UnreachableError, match="^near "):
+            call()
+
+
 def test_closing_ends_a_thread_that_waits(pair):
     ended = []
 

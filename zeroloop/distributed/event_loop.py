@@ -182,11 +182,14 @@ class EventLoop:
             made = [_Connection(channel) for channel in new]
             self._open.update(made)
         for connection in made:
-            connection.channel.set_timeout(0.0)
-            self._selector.register(connection.socket, selectors.EVENT_READ, connection)
+            try:
+                connection.channel.set_timeout(0.0)
+                self._selector.register(connection.socket, selectors.EVENT_READ, connection)
+            except (ValueError, OSError, StoreError):  # closed by who gave it, or no room for more
+                self._cut(connection)
 
     def _cut(self, connection: _Connection) -> None:
-        with contextlib.suppress(KeyError):  # its answer was held
+        with contextlib.suppress(KeyError, ValueError):  # its answer was held, or it was closed before
             self._selector.unregister(connection.socket)
         self._open.discard(connection)
         connection.channel.close()

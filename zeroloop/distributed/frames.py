@@ -47,17 +47,19 @@ class Channel:
         """Return a channel to HOST:PORT; no answer within `timeout` seconds is an UnreachableError."""
         host, port = split_address(address)
         try:
-            connection = socket.create_connection((host, port), timeout)
+            return Channel(socket.create_connection((host, port), timeout))
         except OSError as error:
             raise UnreachableError(
                 f"nothing answers at {address} ({error.strerror or error}); check the address, and that the "
                 "port is open in the firewall."
             ) from error
-        return Channel(connection)
 
     def set_timeout(self, seconds: float | None) -> None:
         """Let every later call wait so long for the other side; None waits for ever."""
-        self._socket.settimeout(seconds)
+        try:
+            self._socket.settimeout(seconds)
+        except OSError as error:  # another thread has closed it
+            raise UnreachableError(f"{self.peer} is no longer connected ({_reason(error)}).") from error
 
     def send(self, head: dict[str, Any], parts: Sequence[Part] = ()) -> None:
         """Send one frame."""

@@ -193,9 +193,9 @@ class StoreServer:
         with contextlib.suppress(OSError):  # wakes the thread that accepts
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+        self._loop.close()  # first: who is admitted meanwhile is closed there
         for channel in newcomers:
             channel.close()
-        self._loop.close()
 
 
 def open_files() -> int:
